@@ -1,0 +1,1 @@
+"""resweep: hyperparameter sweeps that survive preemption."""

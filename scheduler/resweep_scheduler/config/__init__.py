@@ -1,0 +1,1 @@
+"""The sweep YAML: models, validation with positions, the command template."""

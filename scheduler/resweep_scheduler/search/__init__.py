@@ -1,0 +1,1 @@
+"""What proposes parameters for a new run."""
