@@ -6,7 +6,8 @@
     ├── UnknownSweepError         no sweep has this id
     ├── UnknownRunError           no run has this id in the project
     ├── IllegalTransitionError    the state does not allow what was asked
-    └── InvalidNameError          an id or a name cannot be a key
+    ├── InvalidNameError          an id or a name cannot be a key
+    └── InvalidUrlError           the URL of the server cannot be understood
 
 A stale claim is an answer of a transition, not an exception: it is expected, and its caller must act on it.
 """
@@ -49,3 +50,7 @@ class IllegalTransitionError(StoreError):
 
 class InvalidNameError(StoreError, ValueError):
     """An id or name has characters that a key, a file name or W&B does not allow."""
+
+
+class InvalidUrlError(StoreError, ValueError):
+    """The URL of the server cannot be understood; the message hides its password."""

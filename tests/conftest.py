@@ -1,0 +1,51 @@
+"""Fixtures of all tests: a clean environment, servers, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.servers import Server, private_server
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets (about 100 bytes), unlike `tmp_path`."""
+    directory = Path(tempfile.mkdtemp(prefix="rs-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, short_tmp: Path) -> None:
+    """No setting of the person who runs the tests reaches them; RESWEEP_HOME is a folder of the test."""
+    for name in list(os.environ):
+        if name.startswith(("RESWEEP_", "WANDB_")) or name == "REDIS_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RESWEEP_HOME", str(short_tmp / "home"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey on TCP of the test's own, with `appendfsync always`."""
+    with private_server(tmp_path) as private:
+        yield private
+
+
+@pytest.fixture(scope="session")
+def _session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with private_server(tmp_path_factory.mktemp("shared"), appendfsync="") as private:
+        yield private
+
+
+@pytest.fixture
+def shared_server(_session_server: Server) -> Server:
+    """A Valkey of the whole session, empty: for tests that neither kill nor configure it."""
+    with _session_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return _session_server
