@@ -9,7 +9,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import processes
 from support.servers import Server, private_server
+from support.waiting import wait_until
+
+from resweep_scheduler.service.server import default_home, server_status, stop_server
+
+processes.adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def no_process_left_behind() -> Iterator[None]:
+    """A test that leaves a process behind, a daemon too, fails; the process is killed."""
+    before = set(processes.descendants())
+
+    def fresh() -> list[processes.Process]:
+        return [process for pid, process in processes.descendants().items() if pid not in before]
+
+    yield
+    try:
+        wait_until(lambda: not processes.living(fresh()), timeout=3, description="the end of all processes")
+    except AssertionError:
+        left = processes.living(fresh())
+        processes.kill(left)
+        pytest.fail("left behind: " + "; ".join(f"{process.pid} {process.command[:150]}" for process in left))
+    finally:
+        processes.reap(fresh())
 
 
 @pytest.fixture
@@ -21,12 +46,16 @@ def short_tmp() -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, short_tmp: Path) -> None:
-    """No setting of the person who runs the tests reaches them; RESWEEP_HOME is a folder of the test."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, short_tmp: Path, no_process_left_behind: None) -> Iterator[None]:
+    """No setting of the person who runs the tests reaches them; the embedded server is the test's own, and ends with it."""
     for name in list(os.environ):
-        if name.startswith(("RESWEEP_", "WANDB_")) or name == "REDIS_URL":
+        if name.startswith(("RESWEEP_", "WANDB_", "SLURM_")) or name == "REDIS_URL":
             monkeypatch.delenv(name)
     monkeypatch.setenv("RESWEEP_HOME", str(short_tmp / "home"))
+    home = default_home()
+    yield
+    if server_status(home).running:
+        stop_server(home)
 
 
 @pytest.fixture
