@@ -1,0 +1,60 @@
+"""Any Python or YAML value to plain JSON data, because a config and every parameter is stored as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from resweep_scheduler.config.faults import FaultLog, Path
+
+_MAX_DEPTH: Final = 100
+
+
+def to_plain(value: object, path: Path, log: FaultLog) -> object:
+    """Copy `value` as dicts with text keys, lists, text, finite numbers, booleans and None.
+
+    Tuples become lists, and arrays (anything with ``tolist``) lists or numbers. What has no JSON form goes to `log`.
+    """
+    if len(path) > _MAX_DEPTH:
+        log.spoil(
+            path, f"values must not be nested deeper than {_MAX_DEPTH} levels", type(value).__name__, "Flatten it."
+        )
+        return None
+    if isinstance(value, Mapping):
+        return plain_mapping(value, path, log)
+    if isinstance(value, list | tuple):
+        return [to_plain(item, (*path, index), log) for index, item in enumerate(value)]
+    if value is None or isinstance(value, bool | str | int | float):
+        return _finite(value, path, log) if isinstance(value, float) else _exact(value)
+    if callable(convert := getattr(value, "tolist", None)):
+        return to_plain(convert(), path, log)
+    rule = "values must be text, numbers, booleans, null, lists or mappings"
+    log.spoil(path, rule, value, f"Write it as text; a {type(value).__name__} cannot be stored.")
+    return None
+
+
+def _exact(value: bool | str | int | None) -> object:
+    """Subclasses (of enums, of NumPy) become the plain type."""
+    if value is None or isinstance(value, bool):
+        return value
+    return str.__str__(value) if isinstance(value, str) else int(value)
+
+
+def _finite(value: float, path: Path, log: FaultLog) -> float:
+    if not math.isfinite(value):
+        log.spoil(path, "numbers must be finite", repr(float(value)), "Write a finite number, or quote it as text.")
+    return float(value)
+
+
+def plain_mapping(
+    value: Mapping[object, object] | Mapping[str, object], path: Path, log: FaultLog
+) -> dict[str, object]:
+    """Copy a mapping as a plain dict; see `to_plain`."""
+    plain: dict[str, object] = {}
+    for key, item in value.items():
+        if isinstance(key, str):
+            plain[str(key)] = to_plain(item, (*path, str(key)), log)
+        else:
+            log.add((*path, str(key)), "keys must be text", key, "Put the key in quotes.", at_key=True)
+    return plain

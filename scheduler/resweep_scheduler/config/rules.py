@@ -1,0 +1,144 @@
+"""What the keys of a sweep config must be together: everything that cannot run is refused when a sweep is created."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from resweep_scheduler.config.faults import MISSING, FaultLog, Path
+from resweep_scheduler.config.parameters import (
+    Categorical,
+    InvLogUniform,
+    LogUniform,
+    Parameter,
+    QLogUniform,
+    flatten,
+)
+from resweep_scheduler.config.template import DEFAULT_COMMAND, MACROS, names_of, template_faults, tokens
+from resweep_scheduler.config.toplevel import Draft
+
+_GRID_CURES: Final = {
+    "categorical_w_probabilities": "Remove probabilities, or use method: random.",
+    "uniform": "Use values: […], distribution: q_uniform with a step q, or method: random.",
+}
+_GRID_CURE: Final = "Use values: […], or method: random."
+
+
+def check_together(draft: Draft, log: FaultLog, *, require_program: bool) -> None:
+    """Check what needs more than one key, and add the warnings."""
+    leaves = flatten(draft.parameters)
+    _check_collisions(leaves, log)
+    if draft.method == "grid":
+        _check_grid(leaves, draft, log)
+    elif draft.method == "bayes":
+        _check_bayes(leaves, draft, log)
+    if draft.early_terminate is not None:
+        _check_early_terminate(draft, log)
+    if draft.search is not None and draft.method in ("grid", "random"):
+        log.add(
+            ("search",), "search needs method bayes", draft.method, "Remove search, or use method: bayes.", at_key=True
+        )
+    _check_command(draft, log, require_program=require_program)
+    _warn_of_exponents(leaves, draft)
+
+
+def yaml_path(path: tuple[str, ...]) -> Path:
+    """Where a (nested) parameter stands in the config: every level lies under a key ``parameters``."""
+    return tuple(part for name in path for part in ("parameters", name))
+
+
+def _check_collisions(leaves: dict[tuple[str, ...], Parameter], log: FaultLog) -> None:
+    seen: dict[str, tuple[str, ...]] = {}
+    for path in leaves:
+        dotted = ".".join(path)
+        if dotted in seen:
+            rule = f"two parameters must not have the same full name, {dotted}"
+            log.add(yaml_path(path), rule, path[-1], "Rename one: a dot joins the names of groups.", at_key=True)
+        seen.setdefault(dotted, path)
+
+
+def _check_grid(leaves: dict[tuple[str, ...], Parameter], draft: Draft, log: FaultLog) -> None:
+    for path, parameter in leaves.items():
+        if not parameter.countable:
+            kind = parameter.distribution
+            rule = "a grid needs what can be counted: value, values without probabilities, int_uniform or q_uniform"
+            log.add(yaml_path(path), rule, kind, _GRID_CURES.get(kind, _GRID_CURE), at_key=True)
+        elif isinstance(parameter, Categorical):
+            keys = [category_key(value) for value in parameter.values]
+            if len(set(keys)) < len(keys):
+                draft.warnings.append(f"{'.'.join(path)} has equal values; the grid runs each of them once")
+
+
+def _check_bayes(leaves: dict[tuple[str, ...], Parameter], draft: Draft, log: FaultLog) -> None:
+    if draft.metric is None and not log.touches(("metric",)):
+        log.add(("metric",), "is required by method bayes", MISSING, "Add metric: {name: loss, goal: minimize}.")
+    if leaves and not log.touches(("parameters",)) and not any(leaf.searchable for leaf in leaves.values()):
+        rule = "method bayes needs at least one parameter that is not a constant"
+        log.add(
+            ("parameters",),
+            rule,
+            sorted(map(".".join, leaves)),
+            "Give one of them values, or min and max.",
+            at_key=True,
+        )
+
+
+def _check_early_terminate(draft: Draft, log: FaultLog) -> None:
+    if draft.metric is None and not log.touches(("metric",)):
+        log.add(("metric",), "is required by early_terminate", MISSING, "Add metric: {name: loss, goal: minimize}.")
+    draft.warnings.append("early_terminate is checked, but this version does not stop runs early")
+
+
+def _check_command(draft: Draft, log: FaultLog, *, require_program: bool) -> None:
+    if log.touches(("command",)):
+        return
+    if draft.command is None:
+        if draft.program is None and require_program and not log.touches(("program",)):
+            log.add(
+                ("program",), "needs something to run", MISSING, "Add program: train.py, or a command that names it."
+            )
+        return
+    names = names_of(draft.parameters)
+    has_program = draft.program is not None or log.touches(("program",))
+    for fault in template_faults(draft.command, names, has_program=has_program):
+        # A faulty parameter is missing here, and its name is no second mistake.
+        if fault.index is not None and _is_faulty_parameter(draft.command[fault.index], log):
+            continue
+        where: Path = ("command",) if fault.index is None else ("command", fault.index)
+        log.add(where, fault.rule, fault.value, fault.cure)
+    used = {name for element in draft.command for name in tokens(element)}
+    for name in sorted(used & names & MACROS):
+        draft.warnings.append(f"${{{name}}} in command is the macro, not the parameter of the same name")
+    if draft.program is not None and "program" not in used and draft.command != DEFAULT_COMMAND:
+        draft.warnings.append("program is not used, because command does not contain ${program}")
+
+
+def _is_faulty_parameter(element: str, log: FaultLog) -> bool:
+    for name in tokens(element):
+        if name not in MACROS and (log.touches(("parameters", name)) or log.touches(yaml_path(tuple(name.split("."))))):
+            return True
+    return False
+
+
+def _warn_of_exponents(leaves: dict[tuple[str, ...], Parameter], draft: Draft) -> None:
+    for path, parameter in leaves.items():
+        if isinstance(parameter, LogUniform | QLogUniform | InvLogUniform):
+            draft.warnings.append(
+                f"{'.'.join(path)} uses {parameter.distribution}, whose min and max are exponents of e; "
+                f"{parameter.values_kind} takes the limits themselves"
+            )
+
+
+def category_key(value: object) -> str:
+    """A text that is equal for values that mean the same in JSON or YAML: 3 and 3.0 are one, 1 and true are two."""
+    return json.dumps(_unify_numbers(value), sort_keys=True)
+
+
+def _unify_numbers(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list | tuple):
+        return [_unify_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _unify_numbers(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,105 @@
+"""A JSON schema of the sweep YAML, for editors.
+
+It says what JSON schema can say. Left to the validator alone: what several keys must be together (bounds in order,
+probabilities, lattices, macros of the command), and whether a number was written with a decimal point.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
+from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
+
+# Kinds that are recognised by their other keys; all others must be named.
+_INFERRED: Final = ("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform")
+
+Schema: TypeAlias = dict[str, Any]
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON schema (draft 2020-12) of a sweep config as users write it."""
+    definitions: Schema = {name: _kind_schema(name, kind) for name, kind in KINDS.items()}
+    definitions["group"] = _group("parameters")
+    definitions["grid_group"] = _group("grid_parameters")
+    countable = [name for name, kind in KINDS.items() if kind.countable]
+    definitions["parameters"] = _parameters([*KINDS, "group"])
+    definitions["grid_parameters"] = _parameters([*countable, "grid_group"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "resweep sweep config",
+        "type": "object",
+        "required": ["method", "parameters"],
+        "additionalProperties": False,
+        "properties": _properties(),
+        "anyOf": [{"required": ["program"]}, {"required": ["command"]}],
+        "allOf": [
+            _if_then({"properties": {"method": {"const": "bayes"}}}, {"required": ["metric"]}),
+            _if_then({"required": ["early_terminate"]}, {"required": ["metric"]}),
+            _if_then({"required": ["search"]}, {"properties": {"method": {"const": "bayes"}}}),
+            _if_then(
+                {"properties": {"method": {"const": "grid"}}},
+                {"properties": {"parameters": {"$ref": "#/$defs/grid_parameters"}}},
+            ),
+        ],
+        "$defs": definitions,
+    }
+
+
+def _properties() -> Schema:
+    simple: Schema = Simple.model_json_schema()["properties"]
+    sections = {name: model.model_json_schema() for name, model in SECTIONS.items()}
+    return {
+        "method": {"enum": list(METHODS), "description": "How new runs get their parameters."},
+        "parameters": {"$ref": "#/$defs/parameters"},
+        "command": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": ["string", "number", "boolean"]},
+            "description": "The command line of a run, one entry for each argument.",
+        },
+        "controller": {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": ["local", "cloud"]}},
+            "description": "Ignored.",
+        },
+        **sections,
+        **simple,
+    }
+
+
+def _kind_schema(name: str, kind: type[ParameterKind]) -> Schema:
+    schema: Schema = kind.model_json_schema()
+    # JsonValue is "anything" and needs no definition of its own.
+    schema.pop("$defs", None)
+    if "value" in schema["properties"]:
+        schema["properties"]["value"] = {}
+    if "values" in schema["properties"]:
+        schema["properties"]["values"]["items"] = {}
+    if name not in _INFERRED:
+        schema["required"] = sorted({*schema.get("required", ()), "distribution"})
+    return schema
+
+
+def _group(parameters: str) -> Schema:
+    return {
+        "type": "object",
+        "required": ["parameters"],
+        "additionalProperties": False,
+        "properties": {"parameters": {"$ref": f"#/$defs/{parameters}"}},
+        "description": "A group of parameters.",
+    }
+
+
+def _parameters(kinds: list[str]) -> Schema:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds]},
+    }
+
+
+def _if_then(condition: Schema, consequence: Schema) -> Schema:
+    return {"if": condition, "then": consequence}

@@ -1,0 +1,126 @@
+"""The keys that W&B does not have: ``preemption``, ``retry``, ``lease``, ``checkpoint``, ``search``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, model_validator
+
+from resweep_scheduler.config.numbers import Positive, Real, Whole, rule_error
+
+_Count = Annotated[Whole, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _signal_name(value: object) -> object:
+    if isinstance(value, str) and not value.upper().startswith("SIG"):
+        return f"SIG{value.upper()}"
+    return value.upper() if isinstance(value, str) else value
+
+
+class Preemption(_Section):
+    """What happens when a machine is about to be taken away.
+
+    Attributes:
+        auto: Whether a notice to the agent counts as preempting even if the script never says so; None leaves it to
+            the agent (on under SLURM and on spot machines).
+        signal: What the script is sent after a notice.
+        grace: Seconds between that signal and SIGKILL.
+        max_attempts_without_progress: A run preempted that often in a row without a new step becomes failed; 0 = never.
+    """
+
+    auto: StrictBool | None = None
+    signal: Annotated[
+        Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"], BeforeValidator(_signal_name)
+    ] = "SIGTERM"
+    grace: Annotated[Real, Field(ge=0)] = 30.0
+    max_attempts_without_progress: _Count = 3
+
+
+class Retry(_Section):
+    """How often one run is retried by itself after it failed (exit status ≠ 0) or crashed (no status)."""
+
+    failed: _Count = 0
+    crashed: _Count = 0
+
+
+class Lease(_Section):
+    """How long an attempt owns its run without a sign of life.
+
+    Attributes:
+        duration: Seconds after the last heartbeat until another agent may take the run; at least 1.
+        heartbeat: Seconds between heartbeats; at most a third of the duration. Default 10, or a sixth of the duration
+            where that is less.
+    """
+
+    duration: Annotated[Real, Field(ge=1)] = 60.0
+    heartbeat: Positive = 10.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_short_leases(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "heartbeat" not in data:
+            duration = data.get("duration")
+            if isinstance(duration, int | float) and not isinstance(duration, bool) and 1 <= duration < 60:
+                return {**data, "heartbeat": duration / 6}
+        return data
+
+    @model_validator(mode="after")
+    def _leave_room_for_lost_heartbeats(self) -> Self:
+        if self.heartbeat * 3 > self.duration * (1 + 1e-9):
+            raise rule_error(
+                f"must be at most a third of the lease's duration, {self.duration:g} s",
+                f"Write heartbeat: {self.duration / 6:g}, or lengthen duration.",
+                key="heartbeat",
+            )
+        return self
+
+
+class Checkpoint(_Section):
+    """Where checkpoints go; None: the run's own directory."""
+
+    dir: Annotated[str, Field(min_length=1)] | None = None
+
+
+class SearchOptions(_Section):
+    """The sampler behind ``method: bayes`` and its options."""
+
+    sampler: Literal["tpe"] = "tpe"
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        for name, value in self.options.items():
+            if name not in TPE_OPTIONS:
+                raise rule_error(
+                    f"has no option {name!r} for tpe", f"The options are: {', '.join(TPE_OPTIONS)}.", key="options"
+                )
+            _check_tpe_option(name, value)
+        if self.options.get("group") and self.options.get("multivariate") is False:
+            raise rule_error("cannot group what is not multivariate", "Remove multivariate: false.", key="options")
+        return self
+
+
+TPE_OPTIONS: dict[str, type] = {
+    "n_startup_trials": int,
+    "n_ei_candidates": int,
+    "multivariate": bool,
+    "group": bool,
+    "constant_liar": bool,
+}
+"""Options of Optuna's TPESampler that a config may set, with their types."""
+
+
+def _check_tpe_option(name: str, value: JsonValue) -> None:
+    if TPE_OPTIONS[name] is bool:
+        if not isinstance(value, bool):
+            raise rule_error(f"has the option {name}, which is true or false", "Write true or false.", key="options")
+        return
+    least = 0 if name == "n_startup_trials" else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise rule_error(
+            f"has the option {name}, which is an integer from {least} up", f"Write {name}: 24.", key="options"
+        )

@@ -1,0 +1,175 @@
+"""The top-level keys of a sweep config, each by itself; what they must be together is in rules.py."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from resweep_scheduler.config.faults import MISSING, FaultLog, suggest
+from resweep_scheduler.config.hyperband import Hyperband
+from resweep_scheduler.config.inference import read_parameters
+from resweep_scheduler.config.metric import Metric
+from resweep_scheduler.config.numbers import Whole
+from resweep_scheduler.config.parameters import Parameter
+from resweep_scheduler.config.reading import read_model
+from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.sweep import MAX_SEED
+
+METHODS: Final = ("grid", "random", "bayes")
+_WORKING_METHODS: Final = "Use grid, random or bayes"
+_NOT_AVAILABLE: Final = {
+    "metrics": f"several metrics need method custom, which is not available. {_WORKING_METHODS} with metric:.",
+    "scheduler": f"scheduler engines are not available in this version. {_WORKING_METHODS}, and remove scheduler:.",
+    "settings": "it belongs to W&B's command. Remove it.",
+    "launch": "W&B Launch is not part of resweep. Remove it.",
+}
+_IGNORED: Final = {
+    "job": "job belongs to W&B Launch and is ignored",
+    "image_uri": "image_uri belongs to W&B Launch and is ignored",
+    "controller": "controller is ignored: resweep's agents own the sweep together",
+}
+
+
+class Simple(BaseModel):
+    """The keys with one plain value."""
+
+    program: Annotated[str, Field(min_length=1)] | None = None
+    name: str | None = None
+    description: str | None = None
+    entity: str | None = None
+    project: str | None = None
+    run_cap: Annotated[Whole, Field(ge=1)] | None = None
+    seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] | None = None
+    apiVersion: str | None = None  # noqa: N815 - W&B's key
+    kind: Literal["sweep"] | None = None
+    job: str | None = None
+    image_uri: str | None = None
+
+
+SECTIONS: Final[dict[str, type[BaseModel]]] = {
+    "metric": Metric,
+    "early_terminate": Hyperband,
+    "preemption": Preemption,
+    "retry": Retry,
+    "lease": Lease,
+    "checkpoint": Checkpoint,
+    "search": SearchOptions,
+}
+"""The keys that hold a mapping of their own."""
+KEYS: Final = ("method", "parameters", "command", "controller", *SECTIONS, *Simple.model_fields)
+
+
+@dataclass
+class Draft:
+    """What could be read of a config; None where nothing was given or it was faulty."""
+
+    method: str | None = None
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    metric: Metric | None = None
+    program: str | None = None
+    command: tuple[str, ...] | None = None
+    name: str | None = None
+    description: str | None = None
+    entity: str | None = None
+    project: str | None = None
+    run_cap: int | None = None
+    early_terminate: Hyperband | None = None
+    seed: int | None = None
+    preemption: Preemption | None = None
+    retry: Retry | None = None
+    lease: Lease | None = None
+    checkpoint: Checkpoint | None = None
+    search: SearchOptions | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
+    """Read every key by itself; faults go to `log`, and what is faulty stays out of the draft."""
+    draft = Draft()
+    for key in raw:
+        if key not in KEYS:
+            _refuse_key(key, raw[key], log)
+    draft.method = _read_method(raw, log)
+    if "parameters" in raw:
+        draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
+    else:
+        log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
+    for name, model in SECTIONS.items():
+        if name in raw:
+            setattr(draft, name, read_model(model, raw[name], (name,), log))
+    _read_simple(raw, draft, log)
+    if "command" in raw:
+        draft.command = _read_command(raw["command"], log)
+    if "controller" in raw:
+        _check_controller(raw["controller"], log)
+    draft.warnings += [warning for key, warning in _IGNORED.items() if raw.get(key) is not None]
+    return draft
+
+
+def _read_simple(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> None:
+    # An empty value ("name:") of a plain key means that it was not given.
+    for key in Simple.model_fields:
+        if (
+            raw.get(key) is not None
+            and (simple := read_model(Simple, {key: raw[key]}, (), log))
+            and hasattr(draft, key)
+        ):
+            setattr(draft, key, getattr(simple, key))
+
+
+def _refuse_key(key: str, value: object, log: FaultLog) -> None:
+    if key in _NOT_AVAILABLE:
+        rule, _, cure = _NOT_AVAILABLE[key].partition(". ")
+        log.add((key,), rule, value, cure, at_key=True)
+        return
+    cure = suggest(key, KEYS, f"Remove it; the keys are: {', '.join(KEYS)}.")
+    log.add((key,), "is not a key of a sweep config", key, cure, at_key=True)
+
+
+def _read_method(raw: Mapping[str, object], log: FaultLog) -> str | None:
+    method = raw.get("method", MISSING)
+    if method is MISSING:
+        log.add(("method",), "is required", MISSING, "Add method: grid, random or bayes.")
+    elif method == "custom":
+        rule = "custom controllers and scheduler engines are not available in this version"
+        log.add(("method",), rule, method, f"{_WORKING_METHODS}.")
+    elif method not in METHODS:
+        cure = suggest(method, METHODS, f"{_WORKING_METHODS}.")
+        log.add(("method",), "must be grid, random or bayes", method, cure)
+    else:
+        return str(method)
+    return None
+
+
+def _read_command(raw: object, log: FaultLog) -> tuple[str, ...] | None:
+    path = ("command",)
+    if isinstance(raw, str):
+        try:
+            words = shlex.split(raw)
+        except ValueError:
+            words = raw.split()
+        quoted = ", ".join(f'"{word}"' for word in words)
+        log.add(path, "must be a list with one entry for each argument", raw, f"Write [{quoted}].")
+        return None
+    if not isinstance(raw, list) or not raw:
+        log.add(
+            path,
+            "must be a list with at least one entry",
+            raw,
+            'Write for instance ["python", "${program}", "${args}"].',
+        )
+        return None
+    for index, element in enumerate(raw):
+        if not isinstance(element, str | int | float):
+            rule = "an entry of command must be text or a number"
+            log.add((*path, index), rule, element, "Write it as one text in quotes, or remove it.")
+    return tuple(str(element) for element in raw)
+
+
+def _check_controller(raw: object, log: FaultLog) -> None:
+    if not isinstance(raw, Mapping) or raw.get("type") not in ("local", "cloud"):
+        log.add(("controller",), "must be {type: local} or {type: cloud}", raw, "Remove it; it is ignored anyway.")
