@@ -5,6 +5,7 @@
     ├── StoreRefusedError         the server answered no (password, rights, memory, read-only, too old)
     ├── UnknownSweepError         no sweep has this id
     ├── UnknownRunError           no run has this id in the project
+    ├── SweepIdTakenError         another sweep of the server has the id
     ├── IllegalTransitionError    the state does not allow what was asked
     ├── InvalidNameError          an id or a name cannot be a key
     └── InvalidUrlError           the URL of the server cannot be understood
@@ -54,3 +55,7 @@ class InvalidNameError(StoreError, ValueError):
 
 class InvalidUrlError(StoreError, ValueError):
     """The URL of the server cannot be understood; the message hides its password."""
+
+
+class SweepIdTakenError(StoreError):
+    """Another sweep of this server has the id."""

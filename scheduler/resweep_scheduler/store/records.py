@@ -149,14 +149,91 @@ class InitOutcome(StrEnum):
     MUST_NOT_EXIST = "must_not_exist"  # resume="never", and the run exists
     MUST_EXIST = "must_exist"  # resume="must", and the run does not
     STALE = "stale"  # inside a sweep: the claim is stale
+    HELD = "held"  # outside a sweep: an agent owns this run of a sweep now
 
 
 @dataclass(frozen=True, slots=True)
 class InitAnswer:
+    """Answer to ``init``. ``run`` is the record after the call, None only for MUST_EXIST, HELD and STALE answers."""
+
     outcome: InitOutcome
-    run: Run | None = None  # the record after the call
+    run: Run | None = None
     token: ClaimToken | None = None
-    starting_step: int = 0
+    starting_step: int = 0  # last logged step + 1; 0 without rows or when overwritten
+    metric: tuple[str, str] | None = None  # name and goal ("minimize" or "maximize") of the sweep's metric
+
+
+@dataclass(frozen=True, slots=True)
+class RunMeta:
+    """What a script says about its run; None leaves what is known."""
+
+    name: str | None = None
+    group: str | None = None
+    notes: str | None = None
+    tags: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """What the scripts in Redis need to know of a sweep's config. Zero retries, caps and limits mean none."""
+
+    lease_ms: int = 60_000
+    heartbeat_ms: int = 10_000
+    name: str = ""
+    run_cap: int | None = None
+    metric_name: str | None = None
+    metric_goal: str | None = None  # "minimize" or "maximize"
+    metric_target: float | None = None
+    retry_failed: int = 0
+    retry_crashed: int = 0
+    max_attempts_without_progress: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequest:
+    """How an attempt ended. ``exit_code`` None = no status; ``preempted``: the agent had a notice; ``killed``: it stopped the run."""
+
+    token: ClaimToken
+    exit_code: int | None
+    signal: int | None = None
+    reason: str = ""
+    preempted: bool = False
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """One agent (slot) asks for a run.
+
+    ``nonce`` is ``<session>.<sequence number>``; the number grows only after an answer that gave a run (or LATE, LOST),
+    so that a call that is delivered twice or late is recognised. ``preemptible``: a lost lease means a lost machine.
+    """
+
+    sweep_id: str
+    agent: str
+    nonce: str
+    lease_ms: int
+    preemptible: bool = False
+    offer: Offer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of what a run printed. ``chunk_id`` is where reading goes on."""
+
+    chunk_id: str
+    attempt: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRecord:
+    """What the search needs to know of a run."""
+
+    index: int
+    params: Mapping[str, Any]
+    state: RunState
+    metric: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,174 @@
+"""What an agent does with runs: claim, heartbeat, mark, end, adopt; and how it comes and goes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from resweep_scheduler.store.base import StoreBase
+from resweep_scheduler.store.errors import UnknownSweepError
+from resweep_scheduler.store.reads import decode_checkpoint
+from resweep_scheduler.store.records import (
+    ClaimAnswer,
+    ClaimedRun,
+    ClaimOutcome,
+    ClaimRequest,
+    ClaimToken,
+    EndAnswer,
+    EndRequest,
+    HeartbeatAnswer,
+    Hold,
+    WriteAnswer,
+)
+from resweep_scheduler.store.states import RunState
+from resweep_scheduler.store.sweeps import encode_offer
+
+_LONGEST_BLOCK = 1.0  # seconds; below every socket timeout, and the floor of polling
+_OUTPUT_CHUNKS = 64
+
+
+def _token(token: ClaimToken) -> dict[str, Any]:
+    return {"run_id": token.run_id, "attempt": token.attempt, "nonce": token.nonce}
+
+
+def decode_write(answer: dict[str, Any]) -> WriteAnswer:
+    """The answer of any script that writes to a run on behalf of an attempt."""
+    return WriteAnswer(Hold(answer["hold"]), answer.get("stop") or "", int(answer.get("accepted", 0)))
+
+
+class AttemptTransitions(StoreBase):
+    """The transitions of attempts. Each carries the claim token and is checked against it inside Redis."""
+
+    def register(self, sweep_id: str, *, agent: str, session: str, host: str, pid: int) -> list[str]:
+        """Introduces an agent (slot); what an older session of the same id held is void at once.
+
+        Args:
+            session: Random, one for each process, without a dot.
+
+        Returns:
+            Ids of the runs taken from the older session.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
+        """
+        answer = self._run_script(
+            "release", self.keys.sweep(sweep_id), sid=sweep_id, agent=agent, session=session, host=host, pid=pid
+        )
+        if answer["outcome"] == "unknown":
+            raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
+        return list(answer.get("released", []))
+
+    def leave(self, sweep_id: str, *, agent: str, session: str) -> None:
+        """The agent (slot) goes and claims nothing more."""
+        self._run_script("leave", self.keys.sweep(sweep_id), sid=sweep_id, agent=agent, session=session)
+
+    def claim(self, request: ClaimRequest) -> ClaimAnswer:
+        """Asks for a run: run queue first, then suggested runs, then the offer.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
+        """
+        name, key, arguments = self._claim_call(request)
+        return self._decode_claim(self._run_script(name, key, **arguments))
+
+    def end_attempt(self, request: EndRequest) -> EndAnswer:
+        """Reports how an attempt ended; what follows for the run is decided in Redis."""
+        name, key, arguments = self._end_call(request)
+        return _decode_end(self._run_script(name, key, **arguments))
+
+    def end_and_claim(self, end: EndRequest, claim: ClaimRequest) -> tuple[EndAnswer, ClaimAnswer]:
+        """Both of them in one flight: what stands between two runs of an agent."""
+        ended, claimed = self._run_scripts([self._end_call(end), self._claim_call(claim)])
+        return _decode_end(ended), self._decode_claim(claimed)
+
+    def heartbeat(self, sweep_id: str, *, agent: str, token: ClaimToken, lease_ms: int) -> HeartbeatAnswer:
+        """Renews the lease; the first one also says that the child is launched."""
+        key = self.keys.run(token.run_id)
+        answer = self._run_script("heartbeat", key, sid=sweep_id, agent=agent, lease_ms=lease_ms, **_token(token))
+        return _decode_heartbeat(answer)
+
+    def mark_preempting(self, token: ClaimToken, *, reason: str) -> WriteAnswer:
+        """From now on any end but exit 0 requeues the run. ``reason`` is for people, such as "script" or "SIGTERM"."""
+        key = self.keys.run(token.run_id)
+        return decode_write(self._run_script("mark_preempting", key, reason=reason, **_token(token)))
+
+    def adopt(self, sweep_id: str, *, agent: str, token: ClaimToken, claimed_at: int, lease_ms: int) -> HeartbeatAnswer:
+        """Takes back a run whose lease was lost in an outage, if nobody else took it: then ``hold`` is OWNER.
+
+        Args:
+            claimed_at: As the claim answered, ms on the Redis clock; tells the newer claim after a rollback of Redis.
+        """
+        answer = self._run_script(
+            "adopt", self.keys.run(token.run_id), sid=sweep_id, agent=agent, claimed_at=claimed_at, lease_ms=lease_ms,
+            **_token(token),
+        )  # fmt: skip
+        return _decode_heartbeat(answer)
+
+    def append_output(self, token: ClaimToken, text: str) -> WriteAnswer:
+        """Adds a piece (some KB) to the tail of what the run printed; the last 64 pieces are kept."""
+        key = self.keys.run(token.run_id)
+        return decode_write(self._run_script("append_output", key, text=text, keep=_OUTPUT_CHUNKS, **_token(token)))
+
+    def wait_for_work(self, sweep_id: str, timeout: float) -> bool:
+        """Blocks up to ``timeout`` seconds (at most 1) until there may be work; True when woken.
+
+        The token carries no run: whoever dies with it takes nothing away.
+        """
+        return self._block_on(self.keys.sweep(sweep_id, "wake"), timeout)
+
+    def wait_for_poke(self, sweep_id: str, *, session: str, timeout: float) -> bool:
+        """Blocks up to ``timeout`` seconds (at most 1) until this agent process shall heartbeat now; True when asked."""
+        return self._block_on(self.keys.sweep(sweep_id, f"poke:{session}"), timeout)
+
+    def _block_on(self, key: str, timeout: float) -> bool:
+        seconds = max(0.01, min(timeout, _LONGEST_BLOCK))
+        return self._try(lambda: self.client.blpop([key], timeout=seconds)) is not None
+
+    def _claim_call(self, request: ClaimRequest) -> tuple[str, str, dict[str, Any]]:
+        arguments = {
+            "sid": request.sweep_id,
+            "agent": request.agent,
+            "nonce": request.nonce,
+            "lease_ms": request.lease_ms,
+            "preemptible": request.preemptible,
+            "offer": encode_offer(request.offer),
+        }
+        return "claim", self.keys.sweep(request.sweep_id), arguments
+
+    def _end_call(self, request: EndRequest) -> tuple[str, str, dict[str, Any]]:
+        arguments = {
+            **_token(request.token),
+            "exit_code": request.exit_code,
+            "signal": request.signal,
+            "reason": request.reason,
+            "preempted": request.preempted,
+            "killed": request.killed,
+        }
+        return "end_attempt", self.keys.run(request.token.run_id), arguments
+
+    def _decode_claim(self, answer: dict[str, Any]) -> ClaimAnswer:
+        if answer["outcome"] == "unknown":
+            raise UnknownSweepError(f"the sweep is not in {self.scope} any more; `resweep ls` lists the sweeps")
+        outcome = ClaimOutcome(answer["outcome"])
+        run = None
+        if outcome is ClaimOutcome.RUN:
+            run = ClaimedRun(
+                token=ClaimToken(answer["run_id"], answer["attempt"], answer["nonce"]),
+                index=answer["index"],
+                params=json.loads(answer["params"]),
+                resumed=answer["attempt"] > 1,
+                step=answer.get("step"),
+                checkpoint=decode_checkpoint(answer.get("checkpoint")),
+                claimed_at=answer["claimed_at"],
+            )
+        reason = answer["run_id"] if outcome is ClaimOutcome.TAKEN else answer.get("reason") or ""
+        return ClaimAnswer(outcome, run, answer.get("next_index", 0), reason)
+
+
+def _decode_end(answer: dict[str, Any]) -> EndAnswer:
+    state = answer.get("state")
+    return EndAnswer(Hold(answer["hold"]), RunState(state) if state else None, answer.get("reason") or "")
+
+
+def _decode_heartbeat(answer: dict[str, Any]) -> HeartbeatAnswer:
+    return HeartbeatAnswer(Hold(answer["hold"]), answer.get("stop") or "", bool(answer.get("preempting")))

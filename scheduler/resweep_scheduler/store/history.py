@@ -1,0 +1,134 @@
+"""What a training script does with its run: init, log, config, checkpoints, finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resweep_scheduler.store.attempts import decode_write
+from resweep_scheduler.store.base import StoreBase
+from resweep_scheduler.store.reads import Reads
+from resweep_scheduler.store.records import (
+    ClaimToken,
+    EndAnswer,
+    Hold,
+    InitAnswer,
+    InitOutcome,
+    RunMeta,
+    WriteAnswer,
+)
+from resweep_scheduler.store.states import RunState
+
+_NO_META = RunMeta()
+
+
+def _encode_meta(meta: RunMeta) -> dict[str, str]:
+    fields = {"name": meta.name, "group": meta.group, "notes": meta.notes}
+    encoded = {name: value for name, value in fields.items() if value is not None}
+    if meta.tags is not None:
+        encoded["tags"] = json.dumps(list(meta.tags))
+    return encoded
+
+
+def _encode_config(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in config.items()}
+
+
+class HistoryTransitions(Reads, StoreBase):
+    """The writes of a script. Rows and summaries are JSON texts that Redis does not look into."""
+
+    def init_run(
+        self,
+        *,
+        run_id: str,
+        resume: str,
+        nonce: str,
+        attempt: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        meta: RunMeta = _NO_META,
+    ) -> InitAnswer:
+        """Begins or resumes a run, by the table of resuming; the same call again gives the same answer.
+
+        Args:
+            resume: "must", "allow", "auto", "never", or "" when unset.
+            nonce: Inside a sweep the claim's, outside one made by the caller for this init.
+            attempt: The claim's attempt number inside a sweep; None outside: a new attempt begins.
+            config: Top-level keys to set; keys that the sweep chose must not be among them.
+
+        Returns:
+            The outcome; with NEW, RESUMED and OVERWRITTEN also record, token, starting step and the sweep's metric.
+        """
+        answer = self._run_script(
+            "init_run", self.keys.run(run_id), run_id=run_id, resume=resume, nonce=nonce, attempt=attempt,
+            config=_encode_config(config or {}), meta=_encode_meta(meta), project_runs=self.keys.project_runs,
+        )  # fmt: skip
+        outcome = InitOutcome(answer["outcome"])
+        if outcome not in (InitOutcome.NEW, InitOutcome.RESUMED, InitOutcome.OVERWRITTEN):
+            return InitAnswer(outcome)
+        run = self.run(run_id)
+        goes_on = outcome is not InitOutcome.OVERWRITTEN and answer["rows"] > 0
+        return InitAnswer(
+            outcome=outcome,
+            run=run,
+            token=ClaimToken(run_id, answer["attempt"], nonce),
+            starting_step=int(answer.get("step", -1)) + 1 if goes_on else 0,
+            metric=self.sweep_metric(run.sweep_id) if run.sweep_id else None,
+        )
+
+    def log(
+        self,
+        token: ClaimToken,
+        *,
+        first_seq: int,
+        rows: Sequence[tuple[int, str]],
+        summary: str | None = None,
+        metric: float | None = None,
+    ) -> WriteAnswer:
+        """Stores rows, each once.
+
+        Args:
+            first_seq: Sequence number of the first row within the attempt; the first row ever has 1.
+            rows: (step, values as JSON text), in the order in which they were logged.
+            summary: The whole summary as JSON text, when it changed.
+            metric: The best finite value of the sweep's metric in this batch.
+
+        Returns:
+            Hold OWNER or ENDED: stored. LAPSED: keep the rows and try again. STALE, GONE: drop them.
+        """
+        answer = self._run_script(
+            "log", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt, nonce=token.nonce,
+            first_seq=first_seq, rows=[list(row) for row in rows], summary=summary,
+            metric=None if metric is None else repr(float(metric)),
+        )  # fmt: skip
+        return decode_write(answer)
+
+    def update_config(
+        self, token: ClaimToken, *, config: Mapping[str, Any] | None = None, meta: RunMeta = _NO_META
+    ) -> WriteAnswer:
+        """Sets top-level keys of the config, and name, group, notes, tags where given."""
+        answer = self._run_script(
+            "update_config", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
+            nonce=token.nonce, config=_encode_config(config or {}), meta=_encode_meta(meta),
+        )  # fmt: skip
+        return decode_write(answer)
+
+    def commit_checkpoint(
+        self, token: ClaimToken, *, path: str, step: int | None, metadata: Mapping[str, Any] | None = None
+    ) -> WriteAnswer:
+        """Names the checkpoint from which the next attempt goes on; only the owner can."""
+        record = {"path": path, "metadata": json.dumps(dict(metadata or {}))} | ({} if step is None else {"step": step})
+        answer = self._run_script(
+            "commit_checkpoint", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
+            nonce=token.nonce, checkpoint=record,
+        )  # fmt: skip
+        return decode_write(answer)
+
+    def finish_run(self, token: ClaimToken, *, exit_code: int) -> EndAnswer:
+        """Ends a run outside any sweep; inside one nothing changes, because the agent reports the end."""
+        answer = self._run_script(
+            "finish_run", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
+            nonce=token.nonce, exit_code=exit_code,
+        )  # fmt: skip
+        state = answer.get("state")
+        return EndAnswer(Hold(answer["hold"]), RunState(state) if state else None)

@@ -1,0 +1,16 @@
+-- Renews the lease of the attempt that owns the run, reaps others whose leases ran out, and says what the agent must know.
+-- The first heartbeat also says that the child is launched.
+-- KEYS[1] run hash · args: sid, agent, run_id, attempt, nonce, lease_ms
+-- returns {hold, stop, preempting}
+-- from → to: none for this run · others: running → crashed, preempted, killed · preempting → preempted, failed
+-- include: base, clock, sweeps, runs, ending
+local run = load_run(args.run_id)
+local hold = hold_of(run, args.attempt, args.nonce)
+local clock = lease_clock(args.sid)
+if hold == 'owner' then
+  redis.call('ZADD', sweep_key(args.sid, 'leases'), int(clock + args.lease_ms), args.run_id)
+  if run.confirmed ~= '1' then redis.call('HSET', KEYS[1], 'confirmed', '1') end
+  redis.call('ZADD', sweep_key(args.sid, 'seen'), int(now), args.agent)
+end
+reap(args.sid, clock)
+return reply({ hold = hold, stop = run and run.stop or '', preempting = run ~= nil and run.state == 'preempting' })

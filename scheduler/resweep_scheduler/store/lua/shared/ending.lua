@@ -1,0 +1,97 @@
+-- How an attempt ends: with a status, without one, stopped, or because its lease ran out.
+
+local function progressed(run)
+  local step, before = tonumber(run.step), tonumber(run.claim_step)
+  return step ~= nil and (before == nil or step > before)
+end
+
+-- The state a run goes to when its attempt ends, and the reason where the rule is not plain from the exit status.
+-- ending: exit_code | nil, preempted (the agent had a notice), killed (the agent stopped it), lost (nobody reported the end)
+local function state_after(run, ending)
+  if ending.killed then return 'killed', given(run.stop) and run.stop or ending.reason end
+  if ending.exit_code == 0 then return 'finished' end
+  if given(run.stop) then return 'killed', run.stop end
+  if run.state == 'preempting' or run.was_preempting == '1' or ending.preempted then return 'preempted' end
+  if ending.lost and run.confirmed ~= '1' then return 'preempted', 'the attempt never began' end
+  if ending.lost and run.preemptible == '1' then return 'preempted', ending.reason end
+  if ending.exit_code then return 'failed' end
+  return 'crashed'
+end
+
+-- Preempted again and again without a new step: the fault is the script's, not the machine's.
+local function count_fruitless(rid, run, limit)
+  if run.confirmed ~= '1' then return 0 end
+  local fruitless = progressed(run) and 0 or (tonumber(run.fruitless) or 0) + 1
+  redis.call('HSET', run_key(rid), 'fruitless', int(fruitless))
+  return limit > 0 and fruitless >= limit and fruitless or 0
+end
+
+local function retry_allowed(rid, run, state)
+  if not given(run.sweep) or (state ~= 'failed' and state ~= 'crashed') then return false end
+  local allowed = tonumber(redis.call('HGET', sweep_key(run.sweep), 'retry_' .. state) or 0)
+  if allowed <= (tonumber(redis.call('HGET', run_key(rid), 'retries_' .. state) or 0)) then return false end
+  redis.call('HINCRBY', run_key(rid), 'retries_' .. state, 1)
+  return true
+end
+
+local function enqueue(sid, rid, first)
+  redis.call(first and 'LPUSH' or 'RPUSH', sweep_key(sid, 'queue'), rid)
+  reopen_sweep(sid)
+  wake(sid, 1)
+end
+
+-- Ends the attempt that owns the run (or that owned it until its lease ran out). Returns the state after and the reason.
+local function finish_attempt(rid, run, ending)
+  local sid, before = run.sweep, run.state
+  local after, reason = state_after(run, ending)
+  reason = reason or ending.reason or ''
+  local failure = after
+  if after == 'preempted' then
+    local limit = tonumber(redis.call('HGET', sweep_key(sid), 'max_fruitless') or 0)
+    local fruitless = count_fruitless(rid, run, limit)
+    if fruitless > 0 then
+      after = 'failed'
+      reason = 'preempted ' .. int(fruitless) .. ' times in a row without a new step (preemption.max_attempts_without_progress)'
+    end
+  elseif retry_allowed(rid, run, after) then
+    after = 'preempted'
+    reason = failure .. ', retried by the sweep\'s retry policy'
+  end
+  local key = run_key(rid)
+  redis.call('ZREM', sweep_key(sid, 'leases'), rid)
+  redis.call('HSET', key, 'reason', reason, 'ended', int(now), 'exit_code', ending.exit_code and int(ending.exit_code) or '',
+    'signal', ending.signal and int(ending.signal) or '')
+  if before ~= 'preempted' and before ~= 'crashed' and before ~= 'failed' and given(run.claimed) then
+    redis.call('HINCRBY', key, 'busy_ms', int(math.max(0, now - tonumber(run.claimed))))
+  end
+  if ending.lost then
+    redis.call('HSET', key, 'lapsed', '1', 'was_preempting', before == 'preempting' and '1' or '')
+  else
+    redis.call('HDEL', key, 'lapsed', 'was_preempting', 'stop', 'claim_step', 'confirmed', 'preemptible')
+  end
+  set_run_state(rid, run, after)
+  if before == 'preempted' and after ~= 'preempted' then redis.call('LREM', sweep_key(sid, 'queue'), 0, rid) end
+  local data = { reason = reason }
+  if ending.exit_code then data.exit_code = ending.exit_code end
+  if ending.signal then data.signal = ending.signal end
+  if failure ~= after then data.outcome = failure end
+  event(sid, after, rid, run, before, after, data)
+  if after == 'preempted' and before ~= 'preempted' then enqueue(sid, rid, ending.lost and run.confirmed ~= '1') end
+  free_agent(sid, run.agent, rid)
+  poke(sid, run.nonce)
+  settle_sweep(sid)
+  return after, reason
+end
+
+-- Ends attempts whose leases ran out, oldest first, a few at a time so that no caller waits long.
+local function reap(sid, clock)
+  local due = redis.call('ZRANGEBYSCORE', sweep_key(sid, 'leases'), '-inf', int(clock), 'LIMIT', 0, 16)
+  for _, rid in ipairs(due) do
+    local run = load_run(rid)
+    if run and OWNED[run.state] then
+      finish_attempt(rid, run, { lost = true, reason = 'the lease ran out' })
+    else
+      redis.call('ZREM', sweep_key(sid, 'leases'), rid)
+    end
+  end
+end

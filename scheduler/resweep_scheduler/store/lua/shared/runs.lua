@@ -1,0 +1,52 @@
+-- A run's record and how an attempt stands to it.
+
+local OWNED = { running = true, preempting = true }
+
+local function load_run(rid)
+  local names = { 'state', 'sweep', 'attempt', 'nonce', 'agent', 'step', 'claim_step', 'fruitless', 'stop', 'lapsed',
+    'preemptible', 'confirmed', 'reason', 'claimed', 'seq', 'metric', 'initialised', 'was_preempting' }
+  local values = redis.call('HMGET', run_key(rid), unpack(names))
+  if not values[1] then return nil end
+  local run = {}
+  for i, name in ipairs(names) do run[name] = values[i] or '' end
+  run.attempt = tonumber(run.attempt) or 0
+  return run
+end
+
+-- 'owner', 'lapsed' (its lease ran out, nobody took the run), 'ended' (this attempt's end is recorded), 'stale', 'gone'.
+local function hold_of(run, attempt, nonce)
+  if not run then return 'gone' end
+  if run.attempt ~= attempt or run.nonce ~= nonce then return 'stale' end
+  if OWNED[run.state] then return 'owner' end
+  if run.state == 'killed' and run.lapsed == '1' then return 'stale' end
+  if run.lapsed == '1' then return 'lapsed' end
+  return 'ended'
+end
+
+local function set_run_state(rid, run, after)
+  redis.call('HSET', run_key(rid), 'state', after)
+  if given(run.sweep) and run.state ~= after then
+    redis.call('HINCRBY', sweep_key(run.sweep), 'n:' .. run.state, -1)
+    redis.call('HINCRBY', sweep_key(run.sweep), 'n:' .. after, 1)
+  end
+  run.state = after
+end
+
+-- What an agent (one slot) holds, for people to see and for late calls to be recognised: session, sequence number, run.
+local function load_agent(sid, agent)
+  local text = redis.call('HGET', sweep_key(sid, 'agents'), agent)
+  return text and cjson.decode(text) or nil
+end
+
+local function save_agent(sid, agent, record)
+  redis.call('HSET', sweep_key(sid, 'agents'), agent, cjson.encode(record))
+  redis.call('ZADD', sweep_key(sid, 'seen'), int(now), agent)
+end
+
+local function free_agent(sid, agent, rid)
+  local record = given(agent) and load_agent(sid, agent)
+  if record and record.run == rid then
+    record.run = ''
+    save_agent(sid, agent, record)
+  end
+end

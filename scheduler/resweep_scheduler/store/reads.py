@@ -1,0 +1,279 @@
+"""Reading: records as they stand, in as few flights as can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resweep_scheduler.store.base import StoreBase
+from resweep_scheduler.store.errors import UnknownRunError, UnknownSweepError
+from resweep_scheduler.store.records import (
+    AgentRecord,
+    Checkpoint,
+    Event,
+    HistoryRow,
+    Lease,
+    OutputChunk,
+    Run,
+    SearchRecord,
+    Sweep,
+)
+from resweep_scheduler.store.states import RunState, SweepState
+
+_PAGE = 500
+_RUN_PARTS = 5  # record, summary, checkpoint, config, meta
+
+
+def decode_checkpoint(text: str | None) -> Checkpoint | None:
+    """A checkpoint as ``commit_checkpoint`` stored it."""
+    if not text:
+        return None
+    record = json.loads(text)
+    step = record.get("step")
+    return Checkpoint(
+        path=record["path"],
+        step=None if step is None else int(step),
+        attempt=int(record["attempt"]),
+        saved_at=int(record["saved_at"]),
+        metadata=json.loads(record.get("metadata") or "{}"),
+    )
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _mapping(text: str | None) -> dict[str, Any]:
+    return dict(json.loads(text)) if text else {}
+
+
+class Reads(StoreBase):
+    """What people, the search and the SDK read. All of it may be a moment old."""
+
+    def sweep(self, sweep_id: str) -> Sweep:
+        """The sweep's record, counts and run queue.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
+        """
+        fields, queue = self._read(
+            lambda pipe: pipe.hgetall(self.keys.sweep(sweep_id)).lrange(self.keys.sweep(sweep_id, "queue"), 0, -1)
+        )
+        if "state" not in fields:
+            raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
+        return Sweep(
+            sweep_id=sweep_id,
+            scope=str(self.scope),
+            state=SweepState(fields["state"]),
+            reason=fields.get("reason") or fields.get("closed", ""),
+            name=fields.get("name", ""),
+            config_text=fields.get("config_text", ""),
+            config_json=fields.get("config", "{}"),
+            next_index=int(fields.get("next_index", 0)),
+            created_at=int(fields.get("created", 0)),
+            lease_ms=int(fields.get("lease_ms", 60_000)),
+            heartbeat_ms=int(fields.get("heartbeat_ms", 10_000)),
+            counts={state: int(fields.get(f"n:{state}", 0)) for state in RunState},
+            queue=tuple(queue),
+            metric_name=fields.get("metric_name") or None,
+            metric_goal=fields.get("metric_goal") or None,
+        )
+
+    def sweep_metric(self, sweep_id: str) -> tuple[str, str] | None:
+        """Name and goal ("minimize", "maximize") of the sweep's metric, None when it has none."""
+        key = self.keys.sweep(sweep_id)
+        name, goal = self._try(lambda: self.client.hmget(key, ["metric_name", "metric_goal"]))
+        return (name, goal or "minimize") if name else None
+
+    def run(self, run_id: str) -> Run:
+        """One run.
+
+        Raises:
+            UnknownRunError: No such run in this project.
+        """
+        runs = self._load_runs([run_id])
+        if not runs:
+            raise UnknownRunError(f"no run {run_id!r} in {self.scope}; `resweep runs SWEEP` lists them")
+        return runs[0]
+
+    def runs(self, sweep_id: str, states: Sequence[RunState] | None = None) -> list[Run]:
+        """The runs of a sweep in creation order; only those in ``states`` when given."""
+        run_ids = self._try(lambda: self.client.zrange(self.keys.sweep(sweep_id, "runs"), 0, -1))
+        return [run for run in self._load_runs(run_ids) if states is None or run.state in states]
+
+    def project_runs(self) -> list[Run]:
+        """The runs of the project that belong to no sweep, oldest first."""
+        return self._load_runs(self._try(lambda: self.client.zrange(self.keys.project_runs, 0, -1)))
+
+    def search_runs(self, sweep_id: str) -> list[SearchRecord]:
+        """What the search needs to know of every run, in the order of their indices."""
+        order, params = self._read(
+            lambda pipe: pipe.zrange(self.keys.sweep(sweep_id, "runs"), 0, -1, withscores=True).hgetall(
+                self.keys.sweep(sweep_id, "params")
+            )
+        )
+
+        def fill(pipe: Any) -> None:
+            for run_id, _ in order:
+                pipe.hmget(self.keys.run(run_id), ["state", "metric"])
+
+        records = []
+        for (run_id, index), (state, metric) in zip(order, self._read(fill) if order else [], strict=True):
+            if state:
+                value = float(metric) if metric else None
+                records.append(SearchRecord(int(index), _mapping(params.get(run_id)), RunState(state), value))
+        return records
+
+    def agents(self, sweep_id: str) -> list[AgentRecord]:
+        """The agents (slots) that have not left, by id."""
+        records, seen = self._read(
+            lambda pipe: pipe.hgetall(self.keys.sweep(sweep_id, "agents")).zrange(
+                self.keys.sweep(sweep_id, "seen"), 0, -1, withscores=True
+            )
+        )
+        last_seen = {agent: int(score) for agent, score in seen}
+        agents = []
+        for agent, text in sorted(records.items()):
+            record = json.loads(text)
+            agents.append(
+                AgentRecord(
+                    agent=agent,
+                    run_id=record.get("run") or None,
+                    last_seen=last_seen.get(agent, 0),
+                    host=record.get("host", ""),
+                    pid=int(record.get("pid", 0)),
+                    waiting=bool(record.get("waiting")),
+                )
+            )
+        return agents
+
+    def leases(self, sweep_id: str) -> list[Lease]:
+        """Leases that are held, the next one to run out first."""
+        key = self.keys.sweep(sweep_id)
+        times, held = self._read(
+            lambda pipe: pipe.hmget(key, ["clock"]).zrange(self.keys.sweep(sweep_id, "leases"), 0, -1, withscores=True)
+        )
+        clock = int(times[0] or 0)
+        return [Lease(run_id, int(deadline) - clock) for run_id, deadline in held]
+
+    def events(
+        self, sweep_id: str, *, after: str = "0", count: int | None = None, block_ms: int | None = None
+    ) -> list[Event]:
+        """Transitions in order, those that come after the event id ``after``; waits up to ``block_ms`` for one."""
+        key = self.keys.sweep(sweep_id, "events")
+        answer = self._try(lambda: self.client.xread({key: after}, count=count, block=block_ms))
+        entries = _entries_of(answer)
+        return [_decode_event(event_id, fields) for event_id, fields in entries]
+
+    def history(self, run_id: str) -> list[HistoryRow]:
+        """Logged rows by ascending step; the later attempt's row for a step wins, rows of one attempt are merged."""
+        merged: dict[int, HistoryRow] = {}
+        for entry_id, fields in self._stream(self.keys.run(run_id, "history")):
+            step, attempt = int(fields["step"]), int(fields["attempt"])
+            values, at = json.loads(fields["row"]), int(entry_id.partition("-")[0])
+            known = merged.get(step)
+            if known is not None and known.attempt > attempt:
+                continue
+            if known is not None and known.attempt == attempt:
+                values = {**known.values, **values}
+            merged[step] = HistoryRow(step, attempt, at, values)
+        return [merged[step] for step in sorted(merged)]
+
+    def output(self, run_id: str, *, after: str = "0") -> list[OutputChunk]:
+        """The tail of what the run printed, pieces after the chunk id ``after``."""
+        entries = self._stream(self.keys.run(run_id, "output"), after=after)
+        return [OutputChunk(chunk_id, int(fields["attempt"]), fields["text"]) for chunk_id, fields in entries]
+
+    def _stream(self, key: str, after: str = "0") -> list[tuple[str, dict[str, str]]]:
+        entries: list[tuple[str, dict[str, str]]] = []
+        while True:
+            position = entries[-1][0] if entries else after
+            page = self._try(lambda at=position: self.client.xread({key: at}, count=_PAGE))  # type: ignore[misc]
+            found = _entries_of(page)
+            entries += found
+            if len(found) < _PAGE:
+                return entries
+
+    def _load_runs(self, run_ids: Sequence[str]) -> list[Run]:
+        runs: list[Run] = []
+        for start in range(0, len(run_ids), _PAGE):
+            page = run_ids[start : start + _PAGE]
+            replies = self._read(lambda pipe, page=page: self._ask_for_runs(pipe, page))  # type: ignore[misc]
+            parts = [replies[i : i + _RUN_PARTS] for i in range(0, len(replies), _RUN_PARTS)]
+            sweeps = [fields.get("sweep") or None for fields, *_ in parts]
+
+            def fill(pipe: Any, page: Sequence[str] = page, sweeps: list[str | None] = sweeps) -> None:
+                for run_id, sweep_id in zip(page, sweeps, strict=True):
+                    pipe.hget(self.keys.sweep(sweep_id or "-", "params"), run_id)
+
+            params = self._read(fill)
+            for run_id, part, text in zip(page, parts, params, strict=True):
+                if part[0]:
+                    runs.append(_decode_run(run_id, part, text))
+        return runs
+
+    def _ask_for_runs(self, pipe: Any, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            pipe.hgetall(self.keys.run(run_id))
+            pipe.get(self.keys.run(run_id, "summary"))
+            pipe.get(self.keys.run(run_id, "checkpoint"))
+            pipe.hgetall(self.keys.run(run_id, "config"))
+            pipe.hgetall(self.keys.run(run_id, "meta"))
+
+
+def _entries_of(answer: Any) -> list[tuple[str, dict[str, str]]]:
+    """The entries in XREAD's reply for one stream, with RESP2 (a list) and RESP3 (a mapping)."""
+    if not answer:
+        return []
+    if isinstance(answer, Mapping):
+        pages = next(iter(answer.values()))
+        return [entry for page in pages for entry in page] if pages and isinstance(pages[0], list) else list(pages)
+    return list(answer[0][1])
+
+
+def _decode_event(event_id: str, fields: Mapping[str, str]) -> Event:
+    return Event(
+        event_id=event_id,
+        at=int(event_id.partition("-")[0]),
+        kind=fields["kind"],
+        run_id=fields["run"] or None,
+        attempt=_int(fields["attempt"]),
+        agent=fields["agent"] or None,
+        before=fields["before"],
+        after=fields["after"],
+        data=_mapping(fields["data"]),
+    )
+
+
+def _decode_run(run_id: str, part: Sequence[Any], params_text: str | None) -> Run:
+    fields, summary, checkpoint, config, meta = part
+    params = _mapping(params_text)
+    metric = fields.get("metric")
+    return Run(
+        run_id=run_id,
+        state=RunState(fields["state"]),
+        sweep_id=fields.get("sweep") or None,
+        index=_int(fields.get("index")),
+        attempt=int(fields.get("attempt", 0)),
+        agent=fields.get("agent") or None,
+        params=params,
+        config={name: json.loads(value) for name, value in config.items()} | params,
+        summary=_mapping(summary),
+        step=_int(fields.get("step")),
+        metric=float(metric) if metric else None,
+        exit_code=_int(fields.get("exit_code")),
+        signal=_int(fields.get("signal")),
+        reason=fields.get("reason", ""),
+        initialised=fields.get("initialised") == "1",
+        checkpoint=decode_checkpoint(checkpoint),
+        created_at=int(fields.get("created", 0)),
+        started_at=_int(fields.get("claimed")),
+        ended_at=_int(fields.get("ended")),
+        seconds=int(fields.get("busy_ms", 0)) / 1000,
+        name=meta.get("name", ""),
+        group=meta.get("group", ""),
+        notes=meta.get("notes", ""),
+        tags=tuple(json.loads(meta["tags"])) if "tags" in meta else (),
+        stop=fields.get("stop", ""),
+    )
