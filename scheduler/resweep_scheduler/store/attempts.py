@@ -117,7 +117,7 @@ class AttemptTransitions(StoreBase):
         return self._block_on(self.keys.sweep(sweep_id, "wake"), timeout)
 
     def wait_for_poke(self, sweep_id: str, *, session: str, timeout: float) -> bool:
-        """Blocks up to ``timeout`` seconds (at most 1) until this agent process shall heartbeat now; True when asked."""
+        """Blocks up to ``timeout`` seconds (at most 1) until this agent process must heartbeat; True when it must."""
         return self._block_on(self.keys.sweep(sweep_id, f"poke:{session}"), timeout)
 
     def _block_on(self, key: str, timeout: float) -> bool:

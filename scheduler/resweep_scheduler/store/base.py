@@ -109,6 +109,10 @@ class StoreBase:
 
         return self._try(call)
 
+    def _members(self, key: str) -> list[str]:
+        """The members of a sorted set, in its order."""
+        return [str(member) for member in self._try(lambda: self.client.zrange(key, 0, -1))]
+
     def redis_time(self) -> int:
         """Milliseconds since the epoch on the Redis clock."""
         seconds, microseconds = self._try(self.client.time)

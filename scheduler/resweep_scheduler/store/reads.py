@@ -84,7 +84,7 @@ class Reads(StoreBase):
         """Name and goal ("minimize", "maximize") of the sweep's metric, None when it has none."""
         key = self.keys.sweep(sweep_id)
         name, goal = self._try(lambda: self.client.hmget(key, ["metric_name", "metric_goal"]))
-        return (name, goal or "minimize") if name else None
+        return (str(name), str(goal or "minimize")) if name else None
 
     def run(self, run_id: str) -> Run:
         """One run.
@@ -99,12 +99,12 @@ class Reads(StoreBase):
 
     def runs(self, sweep_id: str, states: Sequence[RunState] | None = None) -> list[Run]:
         """The runs of a sweep in creation order; only those in ``states`` when given."""
-        run_ids = self._try(lambda: self.client.zrange(self.keys.sweep(sweep_id, "runs"), 0, -1))
+        run_ids = self._members(self.keys.sweep(sweep_id, "runs"))
         return [run for run in self._load_runs(run_ids) if states is None or run.state in states]
 
     def project_runs(self) -> list[Run]:
         """The runs of the project that belong to no sweep, oldest first."""
-        return self._load_runs(self._try(lambda: self.client.zrange(self.keys.project_runs, 0, -1)))
+        return self._load_runs(self._members(self.keys.project_runs))
 
     def search_runs(self, sweep_id: str) -> list[SearchRecord]:
         """What the search needs to know of every run, in the order of their indices."""

@@ -191,7 +191,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """How an attempt ended. ``exit_code`` None = no status; ``preempted``: the agent had a notice; ``killed``: it stopped the run."""
+    """How an attempt ended: ``exit_code`` None = no status; ``preempted``: there was a notice; ``killed``: by its agent."""
 
     token: ClaimToken
     exit_code: int | None

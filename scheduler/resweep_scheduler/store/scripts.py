@@ -1,6 +1,6 @@
 """Loads the Lua scripts and runs them by their SHA1.
 
-A script is lua/<transition>.lua; its line ``-- include: a, b`` names the parts of lua/shared that go before it, in order.
+A script is lua/<transition>.lua; its line ``-- include: a, b`` names the parts of lua/shared that go before it.
 """
 
 from __future__ import annotations

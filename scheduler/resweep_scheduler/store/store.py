@@ -30,7 +30,7 @@ def open_store(url: str, scope: Scope, *, timeout: float = 5.0) -> Store:
 def list_sweeps(client: Client, *, url: str = "") -> dict[str, Scope]:
     """All sweeps of a server with their projects, by id."""
     index = Store(client, Scope(), url=url)._try(lambda: client.hgetall(SWEEP_INDEX))
-    return {sweep_id: Scope.parse(scope) for sweep_id, scope in sorted(index.items())}
+    return {str(sweep_id): Scope.parse(str(scope)) for sweep_id, scope in sorted(index.items())}
 
 
 def find_sweep(client: Client, sweep_id: str, *, url: str = "") -> Scope:
@@ -42,7 +42,7 @@ def find_sweep(client: Client, sweep_id: str, *, url: str = "") -> Scope:
     scope = Store(client, Scope(), url=url)._try(lambda: client.hget(SWEEP_INDEX, sweep_id))
     if scope is None:
         raise UnknownSweepError(f"no sweep has the id {sweep_id!r} on this server; `resweep ls` lists them all")
-    return Scope.parse(scope)
+    return Scope.parse(str(scope))
 
 
 def open_sweep(

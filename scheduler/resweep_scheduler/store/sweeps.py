@@ -153,7 +153,7 @@ class SweepTransitions(StoreBase):
         key = self.keys.sweep(sweep_id)
         if not self._try(lambda: self.client.exists(key)):
             raise self._unknown_sweep(sweep_id)
-        runs = self._try(lambda: self.client.zrange(self.keys.sweep(sweep_id, "runs"), 0, -1))
+        runs = self._members(self.keys.sweep(sweep_id, "runs"))
         removed = self.remove_runs(runs)
         left = self._try(lambda: self.client.zcard(self.keys.sweep(sweep_id, "runs")))
         if left:
