@@ -47,7 +47,7 @@ def short_tmp() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, short_tmp: Path, no_process_left_behind: None) -> Iterator[None]:
-    """No setting of the person who runs the tests reaches them; the embedded server is the test's own, and ends with it."""
+    """No setting of whoever runs the tests reaches them; the embedded server is the test's own, and ends with it."""
     for name in list(os.environ):
         if name.startswith(("RESWEEP_", "WANDB_", "SLURM_")) or name == "REDIS_URL":
             monkeypatch.delenv(name)
