@@ -74,6 +74,7 @@ class HistoryTransitions(Reads, StoreBase):
             token=ClaimToken(run_id, answer["attempt"], nonce),
             starting_step=int(answer.get("step", -1)) + 1 if goes_on else 0,
             metric=self.sweep_metric(run.sweep_id) if run.sweep_id else None,
+            next_seq=int(answer["seq"]) + 1,
         )
 
     def log(

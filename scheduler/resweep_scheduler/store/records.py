@@ -161,6 +161,7 @@ class InitAnswer:
     token: ClaimToken | None = None
     starting_step: int = 0  # last logged step + 1; 0 without rows or when overwritten
     metric: tuple[str, str] | None = None  # name and goal ("minimize" or "maximize") of the sweep's metric
+    next_seq: int = 1  # of the next row: above 1 when an earlier process of the same attempt has logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """How an attempt ended: ``exit_code`` None = no status; ``preempted``: there was a notice; ``killed``: by its agent."""
+    """How an attempt ended: ``exit_code`` None = no status; ``preempted``: there was a notice; ``killed``: it was stopped."""
 
     token: ClaimToken
     exit_code: int | None

@@ -2,7 +2,7 @@
 -- table of resuming; a repeated call (same attempt, or same nonce) gives the same answer.
 -- KEYS[1] run hash · args: run_id, resume: must | allow | auto | never | '' (unset), nonce, attempt | absent (outside a sweep),
 --   config {key → JSON}, meta {name, group, notes, tags: each absent when not given}, project_runs (key)
--- returns {outcome: new | resumed | overwritten | must_not_exist | must_exist | held | stale, attempt, step, rows}
+-- returns {outcome: new | resumed | overwritten | must_not_exist | must_exist | held | stale, attempt, step, rows, seq}
 -- from → to: outside a sweep: nothing, any → running · inside: none
 -- include: base, runs
 local rid, key = args.run_id, KEYS[1]
@@ -10,9 +10,9 @@ local run = load_run(rid)
 local inside = given(args.attempt)
 
 local function answer(outcome)
-  local values = redis.call('HMGET', key, 'attempt', 'step')
+  local values = redis.call('HMGET', key, 'attempt', 'step', 'seq')
   return reply({ outcome = outcome, attempt = tonumber(values[1] or 0), step = tonumber(values[2] or ''),
-    rows = redis.call('XLEN', run_key(rid, 'history')) })
+    rows = redis.call('XLEN', run_key(rid, 'history')), seq = tonumber(values[3] or 0) })
 end
 
 if inside and hold_of(run, args.attempt, args.nonce) ~= 'owner' then return answer('stale') end
