@@ -36,9 +36,9 @@ def build_command(
     """Expand the command template for one run.
 
     Values are written as W&B writes them (``--k=True``, ``--k=None``), but lists and mappings as JSON. A group of
-    nested parameters is one argument under the name of the group, as W&B passes it: ``--model={"depth": 2}``. ``${name}`` of a
-    parameter expands anywhere in an element, and ``${group.name}`` to one value inside a group. ``$${name}`` is the
-    text ``${name}``.
+    nested parameters is one argument under the name of the group, as W&B passes it: ``--model={"depth": 2}``.
+    ``${name}`` of a parameter expands anywhere in an element, ``${group.name}`` to one value inside a group, and
+    ``$${name}`` to the text ``${name}``.
 
     Args:
         config: The sweep.

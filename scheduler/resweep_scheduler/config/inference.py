@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -101,7 +102,7 @@ def _kind_of_range(raw: Mapping[str, object], path: Path, log: FaultLog) -> type
         return None
     low, high = raw.get("min"), raw.get("max")
     if isinstance(low, int | float) and isinstance(high, int | float) and not isinstance(low, bool):
-        if isinstance(low, float) != isinstance(high, float):
+        if isinstance(low, float) != isinstance(high, float) and max(abs(low), abs(high)) <= sys.float_info.max:
             _refuse_mixed_bounds(low, high, path, log)
             return None
         return KINDS["uniform" if isinstance(low, float) else "int_uniform"]

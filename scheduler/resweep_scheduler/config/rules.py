@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
+from resweep_scheduler.config.equality import category_key
 from resweep_scheduler.config.faults import MISSING, FaultLog, Path
 from resweep_scheduler.config.parameters import (
     Categorical,
@@ -127,18 +127,3 @@ def _warn_of_exponents(leaves: dict[tuple[str, ...], Parameter], draft: Draft) -
                 f"{'.'.join(path)} uses {parameter.distribution}, whose min and max are exponents of e; "
                 f"{parameter.values_kind} takes the limits themselves"
             )
-
-
-def category_key(value: object) -> str:
-    """A text that is equal for values that mean the same in JSON or YAML: 3 and 3.0 are one, 1 and true are two."""
-    return json.dumps(_unify_numbers(value), sort_keys=True)
-
-
-def _unify_numbers(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list | tuple):
-        return [_unify_numbers(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _unify_numbers(item) for key, item in value.items()}
-    return value

@@ -99,8 +99,6 @@ class SearchOptions(_Section):
                     f"has no option {name!r} for tpe", f"The options are: {', '.join(TPE_OPTIONS)}.", key="options"
                 )
             _check_tpe_option(name, value)
-        if self.options.get("group") and self.options.get("multivariate") is False:
-            raise rule_error("cannot group what is not multivariate", "Remove multivariate: false.", key="options")
         return self
 
 
@@ -108,7 +106,6 @@ TPE_OPTIONS: dict[str, type] = {
     "n_startup_trials": int,
     "n_ei_candidates": int,
     "multivariate": bool,
-    "group": bool,
     "constant_liar": bool,
 }
 """Options of Optuna's TPESampler that a config may set, with their types."""

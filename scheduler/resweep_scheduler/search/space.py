@@ -1,0 +1,200 @@
+"""The search space: the parameters of a sweep side by side, and each as a function of a number u in (0, 1).
+
+`value_at` is the inverse of the cumulative distribution, `position_of` the way back. All values are plain Python.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from statistics import NormalDist
+
+from resweep_scheduler.config.parameters import (
+    Beta,
+    Categorical,
+    CategoricalWithProbabilities,
+    Constant,
+    IntUniform,
+    InvLogUniform,
+    InvLogUniformValues,
+    LogNormal,
+    LogUniform,
+    LogUniformValues,
+    Nested,
+    Normal,
+    Parameter,
+    QBeta,
+    QLogNormal,
+    QLogUniform,
+    QLogUniformValues,
+    QNormal,
+    QUniform,
+    Uniform,
+    flatten,
+)
+from resweep_scheduler.search.beta import beta_cdf, beta_quantile
+
+_STANDARD_NORMAL = NormalDist()
+_LOGARITHMIC = LogUniform | LogUniformValues | QLogUniform | QLogUniformValues
+_INVERSE = InvLogUniform | InvLogUniformValues
+_RANGED = Uniform | QUniform | _LOGARITHMIC | _INVERSE
+_STEPPED = Constant | Categorical | CategoricalWithProbabilities | IntUniform
+_QUANTISED = QUniform | QLogUniform | QLogUniformValues | QNormal | QLogNormal | QBeta
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One parameter with values of its own, wherever it is nested.
+
+    Attributes:
+        name: Full name; dots join the names of groups.
+        path: The names of the groups around it, then its own.
+        parameter: Its kind and bounds.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    parameter: Parameter
+
+
+def dimensions_of(parameters: Mapping[str, Parameter]) -> list[Dimension]:
+    """All dimensions, sorted by name."""
+    flat = flatten(dict(parameters))
+    return sorted((Dimension(".".join(path), path, leaf) for path, leaf in flat.items()), key=lambda one: one.name)
+
+
+def nest(parameters: Mapping[str, Parameter], values: Mapping[tuple[str, ...], object]) -> dict[str, object]:
+    """Put the values of all dimensions (by path) into the nesting and the order of the config."""
+    return _nest(parameters, values, ())
+
+
+def _nest(
+    parameters: Mapping[str, Parameter], values: Mapping[tuple[str, ...], object], path: tuple[str, ...]
+) -> dict[str, object]:
+    return {
+        name: _nest(parameter.parameters, values, (*path, name))
+        if isinstance(parameter, Nested)
+        # Lists and mappings are the config's own; whoever gets a point may change it.
+        else copy.deepcopy(values[*path, name])
+        for name, parameter in parameters.items()
+    }
+
+
+def is_stepped(parameter: Parameter) -> bool:
+    """Whether a parameter takes separate values, so that a point can come twice."""
+    return isinstance(parameter, _STEPPED | _QUANTISED)
+
+
+def pick(params: Mapping[str, object], path: tuple[str, ...]) -> object:
+    """The value at a path through nested parameters.
+
+    Raises:
+        KeyError: There is none.
+    """
+    value: object = params
+    for name in path:
+        if not isinstance(value, Mapping):
+            raise KeyError(name)
+        value = value[name]
+    return value
+
+
+def value_at(parameter: Parameter, u: float) -> object:
+    """The value below which a share u of the distribution lies; u in (0, 1)."""
+    match parameter:
+        case Constant():
+            return parameter.value
+        case Categorical():
+            return parameter.values[min(int(u * len(parameter.values)), len(parameter.values) - 1)]
+        case CategoricalWithProbabilities():
+            return parameter.values[_weighted_index(parameter.probabilities, u)]
+        case IntUniform():
+            # Exact also where the range is wider than the precision of a float.
+            return parameter.min + math.floor(Fraction(u) * (parameter.max - parameter.min + 1))
+        case Nested():
+            raise TypeError("a group has no value of its own; its dimensions have (got Nested). Flatten it first.")
+    value = _continuous(parameter, u)
+    return parameter.lattice.nearest(value) if isinstance(parameter, _QUANTISED) else value
+
+
+def _weighted_index(weights: tuple[float, ...], u: float) -> int:
+    target = u * math.fsum(weights)
+    for index, reached in enumerate(accumulate(weights)):
+        if target < reached:
+            return index
+    # Rounding may leave a rest above the last sum; it belongs to the last value that can occur at all.
+    return max(index for index, weight in enumerate(weights) if weight > 0)
+
+
+def _continuous(parameter: Parameter, u: float) -> float:
+    """The value before it is quantised."""
+    match parameter:
+        case Uniform() | QUniform():
+            return _between(parameter.limits, parameter.min * (1 - u) + parameter.max * u)
+        case Beta() | QBeta():
+            return beta_quantile(u, parameter.a, parameter.b)
+        case Normal() | QNormal():
+            return parameter.mu + parameter.sigma * _STANDARD_NORMAL.inv_cdf(u)
+        case LogNormal() | QLogNormal():
+            return math.exp(parameter.mu + parameter.sigma * _STANDARD_NORMAL.inv_cdf(u))
+    if not isinstance(parameter, _LOGARITHMIC | _INVERSE):
+        raise TypeError(f"{parameter.distribution} has no continuous values (got u = {u}). Use value_at.")
+    share = 1 - u if isinstance(parameter, _INVERSE) else u
+    low, high = parameter.limits
+    return _between((low, high), math.exp(math.log(low) * (1 - share) + math.log(high) * share))
+
+
+def _between(limits: tuple[float, float], value: float) -> float:
+    return min(max(value, limits[0]), limits[1])
+
+
+def position_of(parameter: Parameter, value: object) -> float | None:
+    """The u of a value of a numeric parameter, or None if the parameter cannot have that value.
+
+    Values of steps (integers, quantised ones) are given a u inside their step, so `value_at` leads back to them.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if isinstance(parameter, IntUniform):
+        inside = parameter.min <= value <= parameter.max and value == int(value)
+        return (
+            float(Fraction(2 * (int(value) - parameter.min) + 1, 2 * (parameter.max - parameter.min + 1)))
+            if inside
+            else None
+        )
+    if isinstance(parameter, _RANGED):
+        return _position_in_range(parameter, float(value))
+    return _position_in_shape(parameter, float(value))
+
+
+def _position_in_range(parameter: _RANGED, value: float) -> float | None:
+    low, high = parameter.limits
+    if not low <= value <= high:
+        return None
+    if isinstance(parameter, Uniform | QUniform):
+        # Halved, so that bounds near the largest float do not overflow.
+        return (value / 2 - low / 2) / (high / 2 - low / 2)
+    share = (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+    share = _between((0.0, 1.0), share)
+    return 1 - share if isinstance(parameter, _INVERSE) else share
+
+
+def _position_in_shape(parameter: Parameter, value: float) -> float | None:
+    match parameter:
+        case Beta() | QBeta():
+            return beta_cdf(value, parameter.a, parameter.b) if 0 <= value <= 1 else None
+        case LogNormal() | QLogNormal():
+            if value <= 0:
+                return 0.0 if value == 0 else None
+            return _normal_share(math.log(value), parameter.mu, parameter.sigma)
+        case Normal() | QNormal():
+            return _normal_share(value, parameter.mu, parameter.sigma)
+    return None
+
+
+def _normal_share(value: float, mu: float, sigma: float) -> float:
+    return _STANDARD_NORMAL.cdf((value - mu) / sigma) if sigma > 0 else 0.5
