@@ -23,7 +23,7 @@ from resweep_scheduler.store.records import (
 from resweep_scheduler.store.states import RunState
 from resweep_scheduler.store.sweeps import encode_offer
 
-_LONGEST_BLOCK = 1.0  # seconds; below every socket timeout, and the floor of polling
+_WORK_POLL = 1.0  # seconds between two claims of an idle agent that nobody wakes
 _OUTPUT_CHUNKS = 64
 
 
@@ -114,15 +114,17 @@ class AttemptTransitions(StoreBase):
 
         The token carries no run: whoever dies with it takes nothing away.
         """
-        return self._block_on(self.keys.sweep(sweep_id, "wake"), timeout)
+        return self._block_on(self.keys.sweep(sweep_id, "wake"), min(timeout, _WORK_POLL))
 
     def wait_for_poke(self, sweep_id: str, *, session: str, timeout: float) -> bool:
-        """Blocks up to ``timeout`` seconds (at most 1) until this agent process must heartbeat; True when it must."""
-        return self._block_on(self.keys.sweep(sweep_id, f"poke:{session}"), timeout)
+        """Blocks up to ``timeout`` seconds until this agent process must heartbeat at once; True when it must.
+
+        The wait is cut at 0.6 of the store's socket timeout.
+        """
+        return self._block_on(self.keys.sweep(sweep_id, f"poke:{session}"), min(timeout, 0.6 * self.timeout))
 
     def _block_on(self, key: str, timeout: float) -> bool:
-        seconds = max(0.01, min(timeout, _LONGEST_BLOCK))
-        return self._try(lambda: self.client.blpop([key], timeout=seconds)) is not None
+        return self._try(lambda: self.client.blpop([key], timeout=max(0.01, timeout))) is not None
 
     def _claim_call(self, request: ClaimRequest) -> tuple[str, str, dict[str, Any]]:
         arguments = {

@@ -31,18 +31,22 @@ class StoreBase:
         client: From ``connect(url)``; answers decoded to str, redis-py's own retries off.
         scope: The project.
         url: Named (redacted) in messages.
+        timeout: The client's socket timeout in seconds; blocking calls stay below it.
     """
 
-    def __init__(self, client: Client, scope: Scope, *, url: str = "", patience: float = 0.0) -> None:
+    def __init__(
+        self, client: Client, scope: Scope, *, url: str = "", timeout: float = 5.0, patience: float = 0.0
+    ) -> None:
         self.client = client
         self.scope = scope
         self.keys = Keys(scope)
         self.url = url
+        self.timeout = timeout
         self._patience = patience
 
     def patient(self, seconds: float) -> Self:
         """The same store, whose calls are tried again for ``seconds`` while Redis is away or refuses for a while."""
-        return type(self)(self.client, self.scope, url=self.url, patience=seconds)
+        return type(self)(self.client, self.scope, url=self.url, timeout=self.timeout, patience=seconds)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -192,7 +192,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """How an attempt ended: ``exit_code`` None = no status; ``preempted``: there was a notice; ``killed``: it was stopped."""
+    """How an attempt ended: ``exit_code`` None = no status, ``preempted`` = after a notice, ``killed`` = stopped."""
 
     token: ClaimToken
     exit_code: int | None

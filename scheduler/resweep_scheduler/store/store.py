@@ -24,7 +24,7 @@ class Store(SweepTransitions, AttemptTransitions, HistoryTransitions):
 
 def open_store(url: str, scope: Scope, *, timeout: float = 5.0) -> Store:
     """A store for a URL; nothing is sent before the first call. ``timeout`` is for one reply, in seconds."""
-    return Store(connect(url, timeout=timeout), scope, url=url)
+    return Store(connect(url, timeout=timeout), scope, url=url, timeout=timeout)
 
 
 def list_sweeps(client: Client, *, url: str = "") -> dict[str, Scope]:
@@ -65,4 +65,4 @@ def open_sweep(
     if (project and project != scope.project) or (entity and entity != scope.entity):
         asked = "/".join(part for part in (entity, project) if part)
         raise UnknownSweepError(f"sweep {sweep_id} is in {scope}, not in {asked}; use {scope}/{sweep_id}")
-    return Store(client, scope, url=url), sweep_id
+    return Store(client, scope, url=url, timeout=timeout), sweep_id

@@ -37,4 +37,8 @@ if agent then
   save_agent(sid, args.agent, agent)
 end
 reopen_sweep(sid)
+if redis.call('HGET', sweep_key(sid), 'state') == 'canceled' then
+  run.stop = 'canceled'
+  redis.call('HSET', KEYS[1], 'stop', run.stop)
+end
 return reply({ hold = 'owner', stop = run.stop, preempting = was_preempting })
