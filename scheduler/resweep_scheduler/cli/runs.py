@@ -1,0 +1,209 @@
+"""`runs`, `run`, `best`: looking at runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from resweep_scheduler.cli.options import (
+    Settings,
+    command,
+    json_option,
+    notice,
+    run_argument,
+    store_options,
+    sweep_argument,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from resweep_scheduler.store import Store
+    from resweep_scheduler.store.records import Run, Sweep
+
+
+@command(
+    "runs",
+    "resweep runs SWEEP",
+    "resweep runs SWEEP --state failed --state crashed",
+    "resweep runs SWEEP --json | jq -r '.[] | [.id, .state, .metric] | @tsv'",
+)
+@click.option("--state", multiple=True, metavar="STATE", help="Only runs in this state; may be repeated.")
+@click.option("--best-first", is_flag=True, help="Order by the sweep's metric, not by creation.")
+@json_option
+@sweep_argument
+@store_options
+def runs_command(settings: Settings, sweep: str, state: tuple[str, ...], best_first: bool, as_json: bool) -> None:
+    """List the runs of a sweep.
+
+    In the order of their creation.
+    """
+    from resweep_scheduler.cli.access import open_sweep
+    from resweep_scheduler.cli.objects import run_object, to_json
+    from resweep_scheduler.cli.render import best_of
+    from resweep_scheduler.store.states import RunState
+
+    known = [member.value for member in RunState]
+    for name in state:
+        if name not in known:
+            raise click.UsageError(f"there is no run state {name!r}: use {', '.join(known)}.")
+    store, sweep_id = open_sweep(settings, sweep)
+    record = store.sweep(sweep_id)
+    runs = store.runs(sweep_id, states=[RunState(name) for name in state] or None)
+    if best_first:
+        ordered = best_of(runs, record.metric_goal)
+        runs = ordered + [run for run in runs if run.metric is None]
+    if as_json:
+        click.echo(to_json([run_object(run) for run in runs]))
+    elif runs:
+        print_runs(record, runs)
+    else:
+        notice(f"Sweep {sweep_id} has no such runs. Agents make them: sweep-agent {sweep_id}")
+
+
+def print_runs(sweep: Sweep, runs: list[Run]) -> None:
+    """Print runs as a table."""
+    from resweep_scheduler.cli import render
+
+    rows: list[tuple[RenderableType, ...]] = [
+        (
+            run.run_id,
+            render.state_text(run.state),
+            str(run.attempt),
+            "–" if run.step is None else str(run.step),
+            "–" if run.metric is None else render.number(run.metric),
+            render.params_text(run.params),
+            run.agent or "–",
+            render.ending(run),
+        )
+        for run in runs
+    ]
+    metric = sweep.metric_name or "metric"
+    columns = ("run", "state", "attempt", "step", metric, "parameters", "agent", "ending")
+    render.console().print(render.table(columns, rows, right=("attempt", "step", metric)))
+
+
+@command("best", "resweep best SWEEP", "resweep best SWEEP -n 5", "resweep best SWEEP --json | jq .params")
+@click.option("-n", "--number", type=click.IntRange(min=1), default=1, show_default=True, help="How many runs.")
+@json_option
+@sweep_argument
+@store_options
+def best_command(settings: Settings, sweep: str, number: int, as_json: bool) -> None:
+    """Show the best run.
+
+    By the metric of the sweep. With --json: an object; with -n above 1, an array.
+    """
+    from resweep_scheduler.cli.access import open_sweep
+    from resweep_scheduler.cli.exitcodes import ExitCode
+    from resweep_scheduler.cli.objects import run_object, to_json
+    from resweep_scheduler.cli.options import Failure
+    from resweep_scheduler.cli.render import best_of
+
+    store, sweep_id = open_sweep(settings, sweep)
+    record = store.sweep(sweep_id)
+    if record.metric_name is None:
+        raise Failure(
+            f"the best run is told by `metric:`, and sweep {sweep_id} has none: "
+            "add it to the YAML and create the sweep again",
+            ExitCode.ILLEGAL_STATE,
+        )
+    best = best_of(store.runs(sweep_id), record.metric_goal)[:number]
+    if as_json:
+        objects = [run_object(run) for run in best]
+        click.echo(to_json(objects if number > 1 else objects[0] if objects else None))
+    elif not best:
+        notice(f"No run of sweep {sweep_id} has logged a finite {record.metric_name} yet.")
+    elif number > 1:
+        print_runs(record, best)
+    else:
+        print_best(record, best[0])
+
+
+def print_best(sweep: Sweep, run: Run) -> None:
+    """Print the best run, and how to look at it."""
+    from rich.text import Text
+
+    from resweep_scheduler.cli import render
+
+    value = Text(f"{sweep.metric_name} {render.number(run.metric)}", "bold green")
+    pairs: list[tuple[str, RenderableType]] = [
+        ("best run", Text.assemble((run.run_id, "bold"), "  ", value)),
+        ("parameters", render.params_text(run.params)),
+    ]
+    if run.checkpoint:
+        pairs.append(("checkpoint", run.checkpoint.path))
+    render.console().print(render.facts(pairs))
+
+
+@command("run", "resweep run RUN", "resweep run RUN --project digits", "resweep run RUN --json | jq .summary")
+@json_option
+@run_argument
+@store_options
+def run_command(settings: Settings, run: str, as_json: bool) -> None:
+    """Show one run and its attempts."""
+    from resweep_scheduler.cli.access import open_run
+    from resweep_scheduler.cli.objects import event_object, run_object, to_json
+
+    store, record = open_run(settings, run)
+    events = []
+    if record.sweep_id is not None:
+        events = [event for event in store.events(record.sweep_id) if event.run_id == record.run_id]
+    if as_json:
+        click.echo(to_json({**run_object(record), "events": [event_object(event) for event in events]}))
+        return
+    _print_run(store, record)
+    if events:
+        from resweep_scheduler.cli import render
+        from resweep_scheduler.cli.watch import clock_time
+
+        rows = [
+            (clock_time(event.at), str(event.attempt or "–"), event.kind, event.agent or "–", event_detail(event.data))
+            for event in events
+        ]
+        console = render.console()
+        console.print()
+        console.print(render.table(("time", "attempt", "event", "agent", "what"), rows, right=("attempt",)))
+
+
+def event_detail(data: object) -> str:
+    """The data of an event as `name=value` pairs."""
+    from collections.abc import Mapping
+
+    from resweep_scheduler.cli.render import params_text
+
+    return params_text(data) if isinstance(data, Mapping) else ""
+
+
+def _print_run(store: Store, run: Run) -> None:
+    from rich.text import Text
+
+    from resweep_scheduler.cli import render
+
+    now = store.redis_time()
+    state = render.state_text(run.state)
+    if how := render.ending(run):
+        state.append(f" ({how})", "dim")
+    pairs: list[tuple[str, RenderableType]] = [
+        ("run", Text(run.run_id, "bold")),
+        ("project", str(store.scope)),
+        ("sweep", run.sweep_id or "none"),
+        ("state", state),
+        ("attempt", f"{run.attempt}" + (f" on {run.agent}" if run.agent else "")),
+        ("step", "–" if run.step is None else str(run.step)),
+        ("time", f"{render.duration(run.seconds)} in attempts that ended"),
+        ("started", render.ago(run.started_at, now)),
+    ]
+    optional = {
+        "name": run.name,
+        "group": run.group,
+        "tags": " ".join(run.tags),
+        "notes": run.notes,
+        "parameters": render.params_text(run.params),
+        "config": render.params_text(run.config) if run.config != run.params else "",
+        "summary": render.params_text(run.summary),
+        "checkpoint": run.checkpoint.path if run.checkpoint else "",
+        "stop": run.stop,
+    }
+    pairs += [(name, text) for name, text in optional.items() if text]
+    render.console().print(render.facts(pairs))

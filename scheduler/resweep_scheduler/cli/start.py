@@ -1,0 +1,205 @@
+"""`start`: create a sweep (or take an existing one), run agents here, show what happens, and the best run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from resweep_scheduler.cli.exitcodes import ExitCode
+from resweep_scheduler.cli.options import (
+    Failure,
+    Settings,
+    command,
+    error_line,
+    notice,
+    store_options,
+    warning_line,
+)
+
+if TYPE_CHECKING:
+    from resweep_scheduler.cli.local_agents import LocalAgents
+    from resweep_scheduler.cli.monitor import Monitor
+    from resweep_scheduler.cli.watch import View
+    from resweep_scheduler.store import Store
+
+REFRESH = 0.3
+"""Seconds between two pictures."""
+
+GRACE_MARGIN = 15.0
+"""Seconds that agents have to report, after the grace time of their runs."""
+
+DIRECTORY = "resweep-runs"
+
+
+@command(
+    "start",
+    "resweep start configs/quickstart.yaml",
+    "resweep start sweep.yaml --agents 4",
+    "resweep start SWEEP      # go on with a sweep, for instance after Ctrl-C",
+)
+@click.option("--agents", type=click.IntRange(min=1), metavar="N", help="Local agents. [default: 2, or 1 on one CPU]")
+@click.option("--name", metavar="NAME", help="Name of the sweep, in place of the config's `name`.")
+@click.option("--program", metavar="PROGRAM", help="Script that is run, in place of the config's `program`.")
+@click.option("--dir", "directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Where outputs go.")
+@click.argument("what", metavar="FILE|SWEEP")
+@store_options
+def start_command(
+    settings: Settings, *, what: str, agents: int | None, name: str | None, program: str | None, directory: str
+) -> None:
+    """Create a sweep and run it here.
+
+    Starts a few agents, shows the progress and the best run. Given the id of a sweep, goes on with it. Ctrl-C ends the
+    agents; their runs go back on the run queue. Ends with 0 when the sweep is finished, with 9 when it is and some runs
+    failed.
+    """
+    from resweep_scheduler.cli.monitor import Monitor
+
+    store, sweep_id = _sweep_of(settings, what, name, program)
+    monitor = Monitor(store, sweep_id)
+    if not _worth_starting(monitor):
+        _conclude(monitor)
+    number = agents or min(2, os.cpu_count() or 1)
+    with _signals() as received:
+        code = _run_here(settings, store, monitor, number=number, directory=Path(directory), received=received)
+    if code is not None:
+        raise click.exceptions.Exit(code)
+    _conclude(monitor)
+
+
+def _sweep_of(settings: Settings, what: str, name: str | None, program: str | None) -> tuple[Store, str]:
+    """The sweep that `what` names: a file makes a new one, anything else is the path of an existing one."""
+    from resweep_scheduler.cli.access import open_sweep
+    from resweep_scheduler.cli.create import STANDARD_INPUT, create_from, load_config, missing_program
+
+    if not (what == STANDARD_INPUT or what.endswith((".yaml", ".yml")) or Path(what).is_file()):
+        if name or program:
+            raise click.UsageError("--name and --program belong to a new sweep, made from a YAML file.")
+        return open_sweep(settings, what)
+    config, text = load_config(what, name=name, program=program)
+    if missing := missing_program(config, what):
+        raise Failure(missing, ExitCode.COMMAND_NOT_FOUND)
+    for warning in config.warnings:
+        warning_line(warning)
+    store, sweep_id = create_from(settings, config, text)
+    notice(f"Created sweep {sweep_id} from {what}")
+    return store, sweep_id
+
+
+def _worth_starting(monitor: Monitor) -> bool:
+    """Whether agents would find work; raises Failure when a person has to let the sweep go on first."""
+    from resweep_scheduler.store.states import SweepState
+
+    sweep = monitor.sweep
+    by_hand = sweep.state is SweepState.FINISHED and sweep.reason == "stopped"
+    if sweep.state in (SweepState.PAUSED, SweepState.CANCELED) or by_hand:
+        state = "stopped" if by_hand else sweep.state.value
+        raise Failure(
+            f"sweep {sweep.sweep_id} is {state}, so agents would get nothing: "
+            f"`resweep resume {sweep.sweep_id}` lets it go on",
+            ExitCode.ILLEGAL_STATE,
+        )
+    return not sweep.state.is_over
+
+
+def _run_here(
+    settings: Settings, store: Store, monitor: Monitor, *, number: int, directory: Path, received: list[int]
+) -> ExitCode | None:
+    """Run agents until the sweep is over; returns an exit code when it did not come to that."""
+    from resweep_scheduler.cli.access import store_url
+    from resweep_scheduler.cli.local_agents import LocalAgents
+    from resweep_scheduler.cli.watch import View
+
+    sweep = monitor.sweep
+    path = f"{store.scope}/{sweep.sweep_id}"
+    logs = directory / sweep.sweep_id
+    agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=["--dir", str(directory)])
+    total = "endless, Ctrl-C ends it" if monitor.planned is None else f"{monitor.planned} runs"
+    notice(f"{number} agents, {total}; output of the runs in {logs}")
+    try:
+        with View(monitor) as view:
+            while agents.alive() and not received:
+                view.update(monitor.step(REFRESH, time.sleep))
+            if received:
+                return _end_early(agents, monitor, view, received)
+            view.update(monitor.step(0.001, time.sleep))
+    finally:
+        agents.end(GRACE_MARGIN)
+    for _, line in agents.troubles():
+        warning_line(line)
+    if monitor.sweep.state.is_over:
+        return None
+    error_line(f"all agents ended before the sweep did: {_how_to_go_on(monitor)}")
+    return next((code for code, _ in agents.troubles()), ExitCode.UNEXPECTED)
+
+
+def _end_early(agents: LocalAgents, monitor: Monitor, view: View, received: list[int]) -> ExitCode:
+    """End the agents as a notice would, at once when it is asked for again."""
+    from resweep_scheduler.cli.access import config_of
+
+    interrupted = received[0] == signal.SIGINT
+    view.say("Ending the agents; their runs go back on the run queue. Once more ends them at once.")
+    agents.notify()
+    deadline = time.monotonic() + config_of(monitor.sweep).preemption.grace + GRACE_MARGIN
+    while agents.alive() and len(received) == 1 and time.monotonic() < deadline:
+        view.update(monitor.step(REFRESH, time.sleep))
+    if agents.alive():
+        agents.kill()
+        view.say("The agents were killed: their runs go back on the run queue when their leases run out.")
+    view.update(monitor.step(0.001, time.sleep))
+    view.tell_state()
+    notice(f"Nothing is lost. {_how_to_go_on(monitor)[0].upper()}{_how_to_go_on(monitor)[1:]}")
+    return ExitCode.INTERRUPTED if interrupted else ExitCode.PREEMPTED
+
+
+def _how_to_go_on(monitor: Monitor) -> str:
+    return f"go on with: resweep start {monitor.sweep.sweep_id}"
+
+
+def _conclude(monitor: Monitor) -> None:
+    """Print how the sweep ended and its best run, and end with the exit code for it."""
+    from resweep_scheduler.cli import render
+    from resweep_scheduler.cli.runs import print_best
+    from resweep_scheduler.cli.watch import View
+    from resweep_scheduler.store.states import SweepState
+
+    sweep = monitor.sweep
+    render.console().print()
+    View(monitor).tell_state()
+    if best := monitor.best():
+        print_best(sweep, best)
+    notice(f"\nLook closer: resweep show {sweep.sweep_id}, resweep runs {sweep.sweep_id}")
+    if sweep.state is SweepState.CANCELED:
+        raise click.exceptions.Exit(ExitCode.ILLEGAL_STATE)
+    if unsuccessful := monitor.unsuccessful():
+        notice(
+            f"{unsuccessful} runs failed or crashed; try them again: "
+            f"resweep retry {sweep.sweep_id} --failed --crashed && resweep start {sweep.sweep_id}"
+        )
+        raise click.exceptions.Exit(ExitCode.RUNS_FAILED)
+    raise click.exceptions.Exit(ExitCode.OK)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP in a list, in place of dying from them."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread gets signals, and may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: signal.signal(number, lambda received_number, _: received.append(received_number)) for number in numbers
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

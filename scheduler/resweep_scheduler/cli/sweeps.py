@@ -1,0 +1,229 @@
+"""`ls`, `show`, `missing`: looking at sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resweep_scheduler.cli.options import Settings, command, json_option, notice, store_options, sweep_argument
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from resweep_scheduler.config import SweepConfig
+    from resweep_scheduler.store import Store
+    from resweep_scheduler.store.records import Run, Sweep
+
+NOT_YET = "not yet run"
+
+
+@command("ls", "resweep ls", "resweep ls --project digits", "resweep ls --state running --json | jq -r '.[].id'")
+@click.option("--state", multiple=True, metavar="STATE", help="Only sweeps in this state; may be repeated.")
+@json_option
+@store_options
+def ls_command(settings: Settings, state: tuple[str, ...], as_json: bool) -> None:
+    """List the sweeps, oldest first."""
+    from resweep_scheduler.cli.access import all_sweeps
+    from resweep_scheduler.cli.objects import sweep_object, to_json
+    from resweep_scheduler.store.states import SweepState
+
+    _check_states(state, [member.value for member in SweepState])
+    sweeps = [sweep for sweep in all_sweeps(settings) if not state or sweep.state.value in state]
+    if as_json:
+        click.echo(to_json([sweep_object(sweep) for sweep in sweeps]))
+    elif sweeps:
+        _print_sweeps(sweeps)
+    else:
+        notice("No sweeps here. Make one: resweep create FILE, or resweep start FILE")
+
+
+def _check_states(given: tuple[str, ...], known: list[str]) -> None:
+    for state in given:
+        if state not in known:
+            raise click.UsageError(f"there is no state {state!r}: use {', '.join(known)}.")
+
+
+def _print_sweeps(sweeps: list[Sweep]) -> None:
+    import time
+
+    from resweep_scheduler.cli import render
+
+    now = round(time.time() * 1000)
+    rows = [
+        (
+            sweep.sweep_id,
+            render.state_text(sweep.state),
+            sweep.scope,
+            sweep.name,
+            render.counts_text(sweep.counts),
+            render.ago(sweep.created_at, now),
+        )
+        for sweep in sweeps
+    ]
+    render.console().print(render.table(("sweep", "state", "project", "name", "runs", "created"), rows))
+
+
+@command(
+    "show",
+    "resweep show SWEEP",
+    "resweep show SWEEP --config > sweep.yaml   # the YAML it was made from",
+    "resweep show SWEEP --json | jq .counts",
+)
+@click.option(
+    "--config", "only_config", is_flag=True, help="Print the YAML that the sweep was made from, nothing else."
+)
+@json_option
+@sweep_argument
+@store_options
+def show_command(settings: Settings, sweep: str, as_json: bool, only_config: bool) -> None:
+    """Show one sweep.
+
+    State, counts, run queue, agents, best run, missing grid points.
+    """
+    from resweep_scheduler.cli.access import config_of, open_sweep
+    from resweep_scheduler.cli.objects import to_json
+
+    store, sweep_id = open_sweep(settings, sweep)
+    record = store.sweep(sweep_id)
+    if only_config:
+        click.echo(record.config_text.rstrip("\n"))
+        return
+    config = config_of(record)
+    runs = store.runs(sweep_id)
+    if as_json:
+        click.echo(to_json(_sweep_details(store, record, config, runs)))
+    else:
+        _print_sweep(store, record, config, runs)
+
+
+def _sweep_details(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
+    from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.cli.objects import agent_object, lease_object, run_object, sweep_object
+    from resweep_scheduler.cli.render import best_of
+
+    best = best_of(runs, sweep.metric_goal)
+    return {
+        **sweep_object(sweep),
+        "method": config.method,
+        "planned": planned_runs(config),
+        "missing": _missing_count(config, runs),
+        "best": run_object(best[0]) if best else None,
+        "agents": [agent_object(agent) for agent in store.agents(sweep.sweep_id)],
+        "leases": [lease_object(lease) for lease in store.leases(sweep.sweep_id)],
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run]) -> None:
+    from rich.text import Text
+
+    from resweep_scheduler.cli import render
+    from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.cli.progress import measure
+
+    now = store.redis_time()
+    planned = planned_runs(config)
+    ends = [run.ended_at for run in runs if run.ended_at and run.state.is_terminal]
+    progress = measure(sweep.counts, planned, ends, now)
+    state = render.state_text(sweep.state)
+    if sweep.reason:
+        state.append(f" ({sweep.reason})", "dim")
+    pairs: list[tuple[str, RenderableType]] = [("sweep", Text(sweep.sweep_id, "bold"))]
+    if sweep.name:
+        pairs.append(("name", sweep.name))
+    pairs += [
+        ("project", sweep.scope),
+        ("state", state),
+        ("search", config.method + (f", {planned} runs" if planned is not None else ", endless")),
+        ("runs", render.counts_text(sweep.counts)),
+    ]
+    if planned:
+        pairs.append(("progress", render.bar(progress.done, planned).append(f" {progress.done} of {planned}")))
+    if sweep.queue:
+        pairs.append(("run queue", " ".join(sweep.queue)))
+    pairs.append(("agents", _agents_text(store, sweep.sweep_id, now)))
+    if best := render.best_of(runs, sweep.metric_goal):
+        value = f"{sweep.metric_name} {render.number(best[0].metric)}"
+        pairs.append(("best", f"{best[0].run_id}  {value}  {render.params_text(best[0].params)}"))
+    if missing := _missing_count(config, runs):
+        pairs.append(("missing", f"{missing} grid points are not finished (resweep missing {sweep.sweep_id})"))
+    pairs.append(("created", render.ago(sweep.created_at, now)))
+    render.console().print(render.facts(pairs))
+
+
+def _agents_text(store: Store, sweep_id: str, now: int) -> str:
+    from resweep_scheduler.cli import render
+
+    lines = [
+        f"{agent.agent}  {agent.run_id or 'waits'}  seen {render.ago(agent.last_seen, now)}"
+        for agent in store.agents(sweep_id)
+    ]
+    return "\n".join(lines) or f"none (start one: sweep-agent {sweep_id})"
+
+
+@command("missing", "resweep missing SWEEP", "resweep missing SWEEP --json | jq length", "resweep retry SWEEP --failed")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N points.")
+@json_option
+@sweep_argument
+@store_options
+def missing_command(settings: Settings, sweep: str, limit: int | None, as_json: bool) -> None:
+    """List the grid points that are not finished.
+
+    They are not yet run, running, waiting, failed, crashed or killed.
+    """
+    import itertools
+
+    from resweep_scheduler.cli import render
+    from resweep_scheduler.cli.access import config_of, open_sweep
+    from resweep_scheduler.cli.exitcodes import ExitCode
+    from resweep_scheduler.cli.objects import to_json
+    from resweep_scheduler.cli.options import Failure
+
+    store, sweep_id = open_sweep(settings, sweep)
+    config = config_of(store.sweep(sweep_id))
+    if config.method != "grid":
+        raise Failure(
+            f"only a grid has points to miss, sweep {sweep_id} is {config.method}: `resweep runs {sweep_id}` lists its "
+            "runs",
+            ExitCode.ILLEGAL_STATE,
+        )
+    points = list(itertools.islice(_missing(config, store.runs(sweep_id)), limit))
+    if as_json:
+        click.echo(to_json(points))
+    elif points:
+        rows = [
+            (str(point["index"]), point["run"] or "–", point["state"] or NOT_YET, render.params_text(point["params"]))
+            for point in points
+        ]
+        render.console().print(render.table(("point", "run", "state", "parameters"), rows, right=("point",)))
+    else:
+        notice("Nothing is missing: every point of the grid is finished.")
+
+
+def _missing(config: SweepConfig, runs: list[Run]) -> Iterator[dict[str, Any]]:
+    """The planned points that have no finished run, in the order of the grid."""
+    from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.search import create_search
+    from resweep_scheduler.store.states import RunState
+
+    search = create_search(config)
+    by_index = {run.index: run for run in runs}
+    for index in range(planned_runs(config) or 0):
+        run = by_index.get(index)
+        if run is None:
+            params = search.suggest(first_index=index, count=1)[0]
+            yield {"index": index, "run": None, "state": None, "params": params}
+        elif run.state is not RunState.FINISHED:
+            yield {"index": index, "run": run.run_id, "state": run.state.value, "params": run.params}
+
+
+def _missing_count(config: SweepConfig, runs: list[Run]) -> int | None:
+    """How many planned points of a grid have no finished run; None for other searches."""
+    from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.store.states import RunState
+
+    if config.method != "grid":
+        return None
+    return (planned_runs(config) or 0) - sum(run.state is RunState.FINISHED for run in runs)
