@@ -180,7 +180,7 @@ def _connect_cluster(url: str, parts: SplitResult, options: dict[str, Any]) -> R
 
 
 def _invalid(url: str, rule: str, cure: str) -> InvalidUrlError:
-    return InvalidUrlError(f"{redact(url)!r} is no address of a server: {rule}. To cure it: {cure}.")
+    return InvalidUrlError(f"{redact(url)!r} is no address of a server ({rule}): {cure}")
 
 
 def _no_retry() -> Retry:

@@ -170,6 +170,12 @@ def translate(error: RedisError | RedisClusterException | OSError, url: str) -> 
     return StoreRefusedError(message, temporary=fault.kind is _Kind.REFUSED_FOR_NOW)
 
 
+def split_cure(error: StoreError) -> tuple[str, str]:
+    """Return what is wrong and the cure, for those who print them apart; messages are "… (detail): cure"."""
+    wrong, mark, cure = str(error).rpartition("): ")
+    return (f"{wrong})", cure) if mark else (cure, "")
+
+
 def _by_class(error: Exception) -> _Fault:
     """What can be said when the words are unknown; the first class that fits counts."""
     from redis import exceptions as redis
