@@ -13,19 +13,10 @@ from support.servers import Server, cluster_servers, private_server, sentinel_se
 from resweep_scheduler.service.doctor import PROBES, Check, examine
 from resweep_scheduler.service.server import ensure_server
 
-ALL = [
-    "connection",
-    "topology",
-    "version",
-    "role",
-    "persistence",
-    "eviction",
-    "memory",
-    "clock",
-    "latency",
-    "scripts",
-    "permissions",
-]
+ALL = (
+    *("connection", "topology", "version", "role", "persistence", "eviction", "memory", "clock"),
+    *("latency", "scripts", "permissions"),
+)
 
 
 def look(url: str) -> dict[str, Check]:
