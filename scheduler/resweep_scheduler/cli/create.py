@@ -12,7 +12,6 @@ import click
 
 from resweep_scheduler.cli.exitcodes import ExitCode
 from resweep_scheduler.cli.options import (
-    Failure,
     Settings,
     command,
     error_line,
@@ -133,13 +132,15 @@ def load_config(file: str, *, name: str | None = None, program: str | None = Non
 
 
 def _read(file: str) -> str:
+    from resweep_scheduler.config import ConfigError, Fault
+
     try:
         return Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        reason = f"there is no sweep file {file!r} in {os.getcwd()}: check the name and the folder you call from"
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"the sweep file {file!r} cannot be read ({error}): it must be a readable UTF-8 text"
-    raise Failure(reason, ExitCode.USAGE)
+    except OSError as error:
+        value, cure = error.strerror, f"Check the name, and the folder you call from: {os.getcwd()}."
+    except UnicodeDecodeError as error:
+        value, cure = f"byte {error.start} is not UTF-8", "Save it as UTF-8."
+    raise ConfigError([Fault("", None, None, "the sweep file must be a readable text", value, cure)], file)
 
 
 def create_from(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resweep_scheduler.cli.access import config_of, planned_runs
@@ -44,10 +45,10 @@ class Monitor:
         self._read_all_runs()
         self._read_others()
 
-    def step(self, timeout: float, wait: Callable[[float], object]) -> list[Event]:
+    def step(self, timeout: float) -> list[Event]:
         """Wait up to `timeout` seconds for events, bring the records up to date, return the events.
 
-        While Redis is away it answers nothing, and says why in `away`; `wait` is then called instead of Redis.
+        While Redis is away there are none, and `away` says why.
         """
         sweep_id = self.sweep.sweep_id
         try:
@@ -59,7 +60,7 @@ class Monitor:
             if isinstance(error, StoreRefusedError) and not error.temporary:
                 raise
             self.away = str(error)
-            wait(timeout)
+            time.sleep(timeout)
             return []
         self.away = None
         if events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from resweep_scheduler.cli.objects import flatten, plain
@@ -95,6 +96,11 @@ def duration(seconds: float) -> str:
 def ago(then: int | None, now: int) -> str:
     """How long ago, both in milliseconds since the epoch; a dash for never."""
     return "–" if then is None else f"{duration((now - then) / 1000)} ago"
+
+
+def clock_time(milliseconds: int) -> str:
+    """The local time of day of a moment on the Redis clock."""
+    return datetime.fromtimestamp(milliseconds / 1000).strftime("%H:%M:%S")
 
 
 def ending(run: Run) -> str:

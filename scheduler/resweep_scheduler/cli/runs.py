@@ -155,10 +155,15 @@ def run_command(settings: Settings, run: str, as_json: bool) -> None:
     _print_run(store, record)
     if events:
         from resweep_scheduler.cli import render
-        from resweep_scheduler.cli.watch import clock_time
 
         rows = [
-            (clock_time(event.at), str(event.attempt or "–"), event.kind, event.agent or "–", event_detail(event.data))
+            (
+                render.clock_time(event.at),
+                str(event.attempt or "–"),
+                event.kind,
+                event.agent or "–",
+                event_detail(event.data),
+            )
             for event in events
         ]
         console = render.console()

@@ -27,7 +27,7 @@ from resweep_scheduler.cli.options import (
 if TYPE_CHECKING:
     from resweep_scheduler.cli.local_agents import LocalAgents
     from resweep_scheduler.cli.monitor import Monitor
-    from resweep_scheduler.cli.watch import View
+    from resweep_scheduler.cli.view import View
     from resweep_scheduler.store import Store
 
 REFRESH = 0.3
@@ -115,7 +115,7 @@ def _run_here(
     """Run agents until the sweep is over; returns an exit code when it did not come to that."""
     from resweep_scheduler.cli.access import store_url
     from resweep_scheduler.cli.local_agents import LocalAgents
-    from resweep_scheduler.cli.watch import View
+    from resweep_scheduler.cli.view import View
 
     sweep = monitor.sweep
     path = f"{store.scope}/{sweep.sweep_id}"
@@ -126,10 +126,10 @@ def _run_here(
     try:
         with View(monitor) as view:
             while agents.alive() and not received:
-                view.update(monitor.step(REFRESH, time.sleep))
+                view.update(monitor.step(REFRESH))
             if received:
                 return _end_early(agents, monitor, view, received)
-            view.update(monitor.step(0.001, time.sleep))
+            view.update(monitor.step(0.001))
     finally:
         agents.end(GRACE_MARGIN)
     for _, line in agents.troubles():
@@ -149,11 +149,11 @@ def _end_early(agents: LocalAgents, monitor: Monitor, view: View, received: list
     agents.notify()
     deadline = time.monotonic() + config_of(monitor.sweep).preemption.grace + GRACE_MARGIN
     while agents.alive() and len(received) == 1 and time.monotonic() < deadline:
-        view.update(monitor.step(REFRESH, time.sleep))
+        view.update(monitor.step(REFRESH))
     if agents.alive():
         agents.kill()
         view.say("The agents were killed: their runs go back on the run queue when their leases run out.")
-    view.update(monitor.step(0.001, time.sleep))
+    view.update(monitor.step(0.001))
     view.tell_state()
     notice(f"Nothing is lost. {_how_to_go_on(monitor)[0].upper()}{_how_to_go_on(monitor)[1:]}")
     return ExitCode.INTERRUPTED if interrupted else ExitCode.PREEMPTED
@@ -167,7 +167,7 @@ def _conclude(monitor: Monitor) -> None:
     """Print how the sweep ended and its best run, and end with the exit code for it."""
     from resweep_scheduler.cli import render
     from resweep_scheduler.cli.runs import print_best
-    from resweep_scheduler.cli.watch import View
+    from resweep_scheduler.cli.view import View
     from resweep_scheduler.store.states import SweepState
 
     sweep = monitor.sweep
