@@ -1,0 +1,232 @@
+"""Puts an agent together, lets it work, and takes it apart again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from resweep_agent.ask import Asker
+from resweep_agent.claim import Claims
+from resweep_agent.endpoint import find_url
+from resweep_agent.environment import Surroundings
+from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.guard import Guard
+from resweep_agent.heartbeat import Heart
+from resweep_agent.identity import Identity, identify
+from resweep_agent.launch import Launcher
+from resweep_agent.link import Backoff, Link
+from resweep_agent.logs import event
+from resweep_agent.loop import Loop
+from resweep_agent.notices import NoticeSource, SignalSource
+from resweep_agent.options import AgentOptions, Policy, make_policy
+from resweep_agent.output import OutputPump, Terminal
+from resweep_agent.parts import Inbox, Parts, Wakeup
+from resweep_agent.slot import Slot
+from resweep_scheduler.config import ConfigError, SweepConfig
+from resweep_scheduler.store import (
+    IllegalTransitionError,
+    InvalidNameError,
+    InvalidUrlError,
+    Store,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    Sweep,
+    UnknownRunError,
+    UnknownSweepError,
+    open_store,
+    open_sweep,
+)
+
+_log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+START_PATIENCE = 5.0
+"""Seconds for which an agent that starts waits for a Redis that is away."""
+
+EXIT_CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (UnknownSweepError, ExitCode.UNKNOWN_SWEEP),
+    (UnknownRunError, ExitCode.UNKNOWN_SWEEP),
+    (StoreUnavailableError, ExitCode.REDIS_LOST),
+    (StoreRefusedError, ExitCode.REDIS_REFUSED),
+    (IllegalTransitionError, ExitCode.ILLEGAL_STATE),
+    (InvalidNameError, ExitCode.USAGE),
+    (InvalidUrlError, ExitCode.USAGE),
+    (ConfigError, ExitCode.USAGE),
+)
+"""How the agent ends on each error of the store."""
+
+
+def agent_error(error: Exception) -> AgentError:
+    """The error as the agent ends with it."""
+    for kind, exit_code in EXIT_CODES:
+        if isinstance(error, kind):
+            return AgentError(str(error), exit_code)
+    return AgentError(str(error), ExitCode.UNEXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an agent is started with.
+
+    Attributes:
+        options: What was asked for.
+        environ: The environment of the agent, and of its children but for what each attempt sets.
+        make_launcher: Makes what starts the children.
+        terminal: Where their output is shown.
+        sources: Where notices come from, besides signals.
+    """
+
+    options: AgentOptions
+    environ: Mapping[str, str]
+    make_launcher: Callable[[SweepConfig], Launcher]
+    terminal: Terminal
+    sources: Sequence[NoticeSource] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """The sweep as it was found."""
+
+    url: str
+    store: Store
+    record: Sweep
+    config: SweepConfig
+    policy: Policy
+
+
+def run_agent(work: Work) -> ExitCode:
+    """Run one agent until it ends.
+
+    Raises:
+        AgentError: It ended for a reason that somebody must do something about.
+    """
+    try:
+        with ExitStack() as stack:
+            return _run(work, stack)
+    except (StoreError, ConfigError) as error:
+        raise agent_error(error) from error
+
+
+def _run(work: Work, stack: ExitStack) -> ExitCode:
+    sweep = _find_sweep(work)
+    launcher = work.make_launcher(sweep.config)
+    stack.callback(launcher.close)
+    launcher.check()
+    identity = identify(work.options.name, work.environ)
+    stack.callback(identity.release)
+    wakeup = Wakeup()
+    stack.callback(wakeup.close)
+    parts = _parts(work, sweep, launcher, identity, wakeup)
+    for source in parts.sources:
+        source.start(wakeup.sender)
+        stack.callback(source.stop)
+    loop = Loop(parts, [_slot(parts, number) for number in range(work.options.slots)])
+    parts.guard.start()
+    stack.callback(parts.guard.close)
+    parts.pump.start()
+    stack.callback(parts.pump.close)
+    parts.heart.start()
+    stack.callback(parts.heart.close)
+    event(_log, logging.INFO, "agent-started", agent=identity.name, sweep=f"{sweep.store.scope}/{parts.sweep_id}")
+    return loop.run()
+
+
+def _find_sweep(work: Work) -> _Sweep:
+    url = find_url(work.options.url, work.environ)
+    store, record = _patiently(lambda: _find(work.options, url))
+    config = SweepConfig.from_json(record.config_json)
+    policy = make_policy(work.options, config, work.environ)
+    return _Sweep(url, open_store(url, store.scope, timeout=policy.store_timeout), record, config, policy)
+
+
+def _find(options: AgentOptions, url: str) -> tuple[Store, Sweep]:
+    try:
+        store, sweep_id = open_sweep(url, options.sweep, entity=options.entity, project=options.project)
+    except ValueError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise AgentError(str(error), ExitCode.USAGE) from None
+    return store, store.sweep(sweep_id)
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    """Call until Redis answers, for `START_PATIENCE` seconds."""
+    backoff, deadline = Backoff(), time.monotonic() + START_PATIENCE
+    link = Link()
+    while True:
+        try:
+            return call()
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            now = time.monotonic()
+            temporary = not isinstance(error, StoreRefusedError) or error.temporary
+            if not temporary or now >= deadline:
+                raise
+            link.failed(error, now)
+        time.sleep(backoff.next_pause())
+
+
+def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wakeup: Wakeup) -> Parts:
+    options, store, config, policy = work.options, sweep.store, sweep.config, sweep.policy
+    directory = options.directory.absolute()
+    link = Link()
+    inbox = Inbox(wakeup)
+    signals = SignalSource()
+    sweep_id = sweep.record.sweep_id
+    checkpoints = config.checkpoint.dir
+    return Parts(
+        store=store,
+        sweep_id=sweep_id,
+        identity=identity,
+        policy=policy,
+        surroundings=Surroundings(
+            environ=work.environ,
+            url=sweep.url,
+            scope=store.scope,
+            sweep_id=sweep_id,
+            directory=directory,
+            checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
+            slots=options.slots,
+        ),
+        launcher=launcher,
+        asker=Asker(
+            sweep_id, config, read_runs=lambda: store.search_runs(sweep_id), next_index=sweep.record.next_index
+        ),
+        heart=Heart(
+            store,
+            sweep_id=sweep_id,
+            session=identity.session,
+            lease_ms=policy.lease_ms,
+            interval=policy.heartbeat,
+            block=min(1.0, policy.store_timeout / 2),
+            post=inbox.post,
+            link=link,
+        ),
+        guard=Guard(),
+        pump=OutputPump(work.terminal),
+        link=link,
+        wakeup=wakeup,
+        inbox=inbox,
+        signals=signals,
+        sources=(signals, *work.sources),
+        count=options.count,
+        max_wait=options.max_wait,
+    )
+
+
+def _slot(parts: Parts, number: int) -> Slot:
+    agent = parts.identity.of_slot(number)
+    claims = Claims(
+        sweep_id=parts.sweep_id,
+        agent=agent,
+        session=parts.identity.session,
+        lease_ms=parts.policy.lease_ms,
+        preemptible=parts.policy.preemptible,
+    )
+    return Slot(number, agent, claims)

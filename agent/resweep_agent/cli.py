@@ -1,0 +1,135 @@
+"""The `sweep-agent` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from resweep_agent.exitcodes import AgentError, ExitCode
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>2}  {code.meaning}" for code in ExitCode)
+
+HELP = """Take runs of a sweep and execute them until the sweep is finished.
+
+\b
+SWEEP is what `resweep create` printed: [entity/][project/]SWEEP.
+
+\b
+Examples:
+  sweep-agent k3j2h1g0
+  sweep-agent --url redis://:secret@node1:6379/0 vision/k3j2h1g0
+  sweep-agent --slots 4 --count 100 k3j2h1g0        4 GPUs, one run each
+  srun sweep-agent --grace 60 k3j2h1g0              under SLURM
+
+\b
+Signals: SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are notices that the machine goes: the runs are marked, their scripts
+get the signal and the grace, and the runs go back to the run queue. Ctrl-C once lets the current runs finish.
+"""
+
+
+@click.command(
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.argument("sweep")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Take N runs, then end.")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Where Redis is. Default: RESWEEP_URL, REDIS_URL, else the embedded server of this machine.",
+)
+@click.option("-p", "--project", envvar="WANDB_PROJECT", show_envvar=True, help="The sweep's project.")
+@click.option("-e", "--entity", envvar="WANDB_ENTITY", show_envvar=True, help="The sweep's entity.")
+@click.option(
+    "--name",
+    envvar="RESWEEP_AGENT_NAME",
+    show_envvar=True,
+    help="Who this agent is; the same name again replaces it. Default: the SLURM job, else the host and a number.",
+)
+@click.option(
+    "--slots", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs side by side."
+)
+@click.option(
+    "--preemptible/--no-preemptible",
+    default=None,
+    help="Whether runs that end because of a notice, or whose agent vanishes, go back to the run queue. Default: the"
+    " sweep's preemption.auto; else yes under SLURM, and elsewhere after a notice only.",
+)
+@click.option(
+    "--grace", type=click.FloatRange(min=0), metavar="SECONDS", help="From the signal to SIGKILL. Default: the sweep's."
+)
+@click.option(
+    "--lease", type=click.FloatRange(min=1), metavar="SECONDS", help="How long a silent agent keeps its runs."
+)
+@click.option(
+    "--heartbeat",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Between heartbeats; at most a third of the lease.",
+)
+@click.option(
+    "--max-consecutive-failed-runs",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="End after N failed runs in a row; 0 (default) for no limit. Besides, an agent ends after 3 failures in its"
+    " first minute, and when its first 5 runs fail. [WANDB_AGENT_DISABLE_FLAPPING, WANDB_AGENT_MAX_INITIAL_FAILURES]",
+)
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="End after so long without a run. Default: when the sweep is finished.",
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("resweep-runs"),
+    show_default=True,
+    envvar="RESWEEP_DIR",
+    show_envvar=True,
+    help="Where output and checkpoints go: SWEEP/RUN/attempt-N/output.log and checkpoints/.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more of what happens.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.version_option(package_name="resweep")
+def main(verbose: int, quiet: bool, log_format: str, **values: Any) -> None:
+    from resweep_agent.assembly import Work, run_agent
+    from resweep_agent.launch import ProcessLauncher
+    from resweep_agent.logs import configure
+    from resweep_agent.options import AgentOptions
+    from resweep_agent.output import StandardOutput
+
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    configure(level=level, log_format=log_format)
+    environ = dict(os.environ)
+    try:
+        exit_code = run_agent(
+            Work(
+                options=AgentOptions(**values),
+                environ=environ,
+                make_launcher=lambda config: ProcessLauncher(config, environ),
+                terminal=StandardOutput(),
+            )
+        )
+    except AgentError as error:
+        click.echo(f"error: {error}", err=True)
+        exit_code = error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        click.echo(f"error: unexpected: {error!r}; please report it with the lines above", err=True)
+        exit_code = ExitCode.UNEXPECTED
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What a child is told: its environment, its parameter file, its folders."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
+from resweep_scheduler.store.records import ClaimedRun
+
+FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "RESWEEP_CLAIM", "RESWEEP_RUN_ID", "WANDB_RUN_ID", "WANDB_RESUME")
+"""Variables of another run or another agent that must not leak into a child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is the same for all children of an agent.
+
+    Attributes:
+        environ: The agent's own environment.
+        url: The address of the store, with its password.
+        directory: Below it are the folders of the attempts.
+        checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+    """
+
+    environ: Mapping[str, str]
+    url: str
+    scope: Scope
+    sweep_id: str
+    directory: Path
+    checkpoints: Path
+    slots: int = 1
+
+    @property
+    def wandb_directory(self) -> Path:
+        """WANDB_DIR, by default the agent's working directory."""
+        return Path(self.environ.get("WANDB_DIR") or os.getcwd()).absolute()
+
+    def attempt_directory(self, run: ClaimedRun) -> Path:
+        """Where the files of this attempt are."""
+        return self.directory / self.sweep_id / run.token.run_id / f"attempt-{run.token.attempt}"
+
+    def parameter_file(self, run: ClaimedRun) -> Path:
+        """Where W&B's agent puts the run's parameters, too."""
+        return self.wandb_directory / "wandb" / f"sweep-{self.sweep_id}" / f"config-{run.token.run_id}.yaml"
+
+    def child_environment(self, run: ClaimedRun, agent: str, slot: int) -> dict[str, str]:
+        """The environment of the child that executes `run` in the slot `slot` (from 0) of the agent `agent`."""
+        environment = {name: value for name, value in self.environ.items() if name not in FOREIGN}
+        environment |= {
+            "WANDB_RUN_ID": run.token.run_id,
+            "WANDB_RESUME": "allow",
+            "WANDB_PROJECT": self.scope.project,
+            "WANDB_ENTITY": self.scope.entity,
+            "WANDB_DIR": str(self.wandb_directory),
+            "WANDB_SWEEP_PARAM_PATH": str(self.parameter_file(run)),
+            "RESWEEP_URL": self.url,
+            "RESWEEP_SWEEP_ID": self.sweep_id,
+            "RESWEEP_AGENT_ID": agent,
+            "RESWEEP_ATTEMPT": str(run.token.attempt),
+            "RESWEEP_CLAIM": run.token.encode(),
+            "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+        }
+        if self.scope.entity == DEFAULT_ENTITY:
+            # Our default is no entity of W&B's: a script with the real wandb must keep its own default.
+            del environment["WANDB_ENTITY"]
+        share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
+        if share is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = share
+        return environment
+
+
+def device_share(devices: str | None, slot: int, slots: int) -> str | None:
+    """The part of CUDA_VISIBLE_DEVICES for one of `slots`; None to leave the variable alone.
+
+    The list is cut into even parts; with fewer devices than slots, slots share a device in turn.
+    """
+    names = [name.strip() for name in (devices or "").split(",") if name.strip()]
+    if slots == 1 or not names:
+        return None
+    if len(names) < slots:
+        return names[slot % len(names)]
+    return ",".join(names[len(names) * slot // slots : len(names) * (slot + 1) // slots])
+
+
+def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
+    """Write the parameters as W&B's agent does: YAML with `key: {value: …}`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    lines = ["wandb_version: 1"]
+    lines += [f"{json.dumps(name)}: {{value: {_yaml(value)}}}" for name, value in params.items()]
+    text = "\n".join(lines) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _yaml(value: object) -> str:
+    """One line of YAML 1.1, which for plain values is JSON but in floats: 1e-05 would be read as a text."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_yaml(item) for item in value) + "]"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        mantissa, exponent, power = repr(value).partition("e")
+        return mantissa + (".0" if "." not in mantissa else "") + exponent + power
+    return json.dumps(value)

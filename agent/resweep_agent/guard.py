@@ -1,0 +1,107 @@
+"""The agent's side of the guard: one helper process that ends the training processes when the agent cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from resweep_agent.logs import event
+from resweep_scheduler.store.records import ClaimToken
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Guarded:
+    token: ClaimToken
+    group: int | None = None
+
+
+class Guard:
+    """Tells the guard process what runs, and starts it again if it dies.
+
+    Not thread-safe: the main thread owns it.
+    """
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, _Guarded] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the guard, None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start the guard; it reads its input as soon as it is up, so nobody waits for it."""
+        program = Path(__file__).with_name("guard_process.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            bufsize=0,
+            cwd="/",
+        )
+        for guarded in self._guarded.values():
+            self._write(_announcement(guarded))
+
+    def step(self) -> None:
+        """Start the guard again if it died, and tell it everything again."""
+        if self._process is not None and self._process.poll() is not None:
+            event(_log, logging.WARNING, "guard-restarted", status=self._process.returncode)
+            self._forget_process()
+            self.start()
+
+    def expect(self, token: ClaimToken) -> None:
+        """An attempt is about to be launched. Said before the spawn, so that there is no gap."""
+        self._tell(_Guarded(token))
+
+    def launched(self, token: ClaimToken, group: int) -> None:
+        """The child of the attempt leads this process group."""
+        self._tell(_Guarded(token, group))
+
+    def ended(self, token: ClaimToken) -> None:
+        """The attempt ended: the guard ends what is left of it, off the agent's critical path."""
+        if self._guarded.pop(token.encode(), None) is not None:
+            self._write(f"- {token.encode()}\n")
+
+    def close(self) -> None:
+        """Let the guard go; it ends what is still registered."""
+        if self._process is None:
+            return
+        self._forget_process()
+
+    def _tell(self, guarded: _Guarded) -> None:
+        self._guarded[guarded.token.encode()] = guarded
+        self._write(_announcement(guarded))
+
+    def _write(self, lines: str) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(lines.encode())
+        except OSError:
+            self._process.wait(5)
+            self.step()
+
+    def _forget_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            if process.poll() is None:
+                # It has a few searches to make; whoever started us reaps it, and init does if nobody else.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+
+
+def _announcement(guarded: _Guarded) -> str:
+    claim = guarded.token.encode()
+    lines = f"+ {guarded.token.run_id} {claim}\n"
+    return lines if guarded.group is None else f"{lines}= {claim} {guarded.group}\n"

@@ -1,0 +1,253 @@
+"""The thread that keeps the leases: heartbeats, adoption after an outage, and the tail of the output.
+
+It never touches a slot. What the main thread must know goes to `post`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from resweep_agent.link import Backoff, Link
+from resweep_agent.logs import event
+from resweep_agent.output import OutputStream
+from resweep_scheduler.store import (
+    ClaimedRun,
+    ClaimToken,
+    HeartbeatAnswer,
+    Hold,
+    Store,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+
+_log = logging.getLogger(__name__)
+
+OUTPUT_INTERVAL = 1.0
+"""Seconds between two pieces of output of one run to Redis, at least."""
+LAST_OUTPUT = 2.0
+"""Seconds that the end of a run's output may take from the pipe to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat answered, where the main thread must act."""
+
+    token: ClaimToken
+    hold: Hold
+    stop: str
+
+
+@dataclass(slots=True)
+class _Kept:
+    agent: str
+    run: ClaimedRun
+    output: OutputStream | None
+    beat_at: float = 0.0
+    output_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is done in one step, taken under the lock and done without it."""
+
+    beats: list[_Kept] = field(default_factory=list)
+    outputs: list[_Kept] = field(default_factory=list)
+    next_at: float | None = None
+
+
+class Heart:
+    """Keeps the leases of all slots.
+
+    Args:
+        store: Answers within a third of a lease.
+        interval: Seconds between the heartbeats of a run.
+        block: Seconds that a wait for a poke may block, below the timeout of the connection.
+        post: Takes what the main thread must know; called from the thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sweep_id: str,
+        session: str,
+        lease_ms: int,
+        interval: float,
+        block: float,
+        post: Callable[[Beat], None],
+        link: Link,
+    ) -> None:
+        self._store = store
+        self._sweep_id = sweep_id
+        self._session = session
+        self._lease_ms = lease_ms
+        self._interval = interval
+        self._block = block
+        self._post = post
+        self._link = link
+        self._backoff = Backoff()
+        self._away = False
+        self._kept: dict[ClaimToken, _Kept] = {}
+        self._leaving: list[_Kept] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="resweep-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def keep(self, agent: str, run: ClaimedRun, output: OutputStream | None) -> None:
+        """From now on the lease of `run` is kept; its first heartbeat says that the child is launched. Main thread."""
+        with self._changed:
+            self._kept[run.token] = _Kept(agent, run, output)
+            self._changed.notify()
+
+    def drop(self, token: ClaimToken, *, send_output: bool) -> None:
+        """The attempt is over; `send_output`: the rest of its output still goes to Redis. Main thread."""
+        with self._changed:
+            kept = self._kept.pop(token, None)
+            if kept is not None and send_output and kept.output is not None:
+                self._leaving.append(kept)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Stop, and send the output that is left. The thread may take a moment to notice; nothing waits for it."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+            leaving, self._leaving = self._leaving, []
+        try:
+            for kept in leaving:
+                self._send_rest(kept)
+        except StoreError as error:
+            event(_log, logging.INFO, "output-unsent", error=error)
+
+    def step(self, now: float) -> float | None:
+        """Send what is due; return when the next is due, None when nothing is kept."""
+        plan = self._plan(now)
+        try:
+            for kept in plan.beats:
+                self._beat(kept, now)
+            for kept in plan.outputs:
+                self._send_output(kept)
+            self._send_leaving()
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            return now + self._failed(error, now)
+        if plan.beats or plan.outputs:
+            self._worked(now)
+        return plan.next_at
+
+    def hurry(self) -> None:
+        """Heartbeat everything in the next step."""
+        with self._changed:
+            for kept in self._kept.values():
+                kept.beat_at = 0.0
+
+    def _plan(self, now: float) -> _Plan:
+        plan = _Plan()
+        with self._changed:
+            for kept in self._kept.values():
+                if kept.beat_at <= now:
+                    plan.beats.append(kept)
+                if kept.output is not None and kept.output_at <= now and kept.output.has_tail:
+                    plan.outputs.append(kept)
+                    kept.output_at = now + OUTPUT_INTERVAL
+                due = now + self._interval if kept.beat_at <= now else kept.beat_at
+                plan.next_at = due if plan.next_at is None else min(plan.next_at, due)
+        return plan
+
+    def _beat(self, kept: _Kept, now: float) -> None:
+        token = kept.run.token
+        answer = self._store.heartbeat(self._sweep_id, agent=kept.agent, token=token, lease_ms=self._lease_ms)
+        kept.beat_at = now + self._interval
+        if answer.hold in (Hold.LAPSED, Hold.STALE):
+            # Stale may also mean that Redis forgot our claim (a rollback): adopting finds out.
+            answer = self._adopt(kept)
+        # ENDED: the main thread reported the end in this very moment.
+        if answer.hold in (Hold.STALE, Hold.GONE) or (answer.hold is Hold.OWNER and answer.stop):
+            self._post(Beat(token, answer.hold, answer.stop))
+
+    def _adopt(self, kept: _Kept) -> HeartbeatAnswer:
+        run = kept.run
+        answer = self._store.adopt(
+            self._sweep_id, agent=kept.agent, token=run.token, claimed_at=run.claimed_at, lease_ms=self._lease_ms
+        )
+        if answer.hold is Hold.OWNER:
+            event(_log, logging.WARNING, "run-adopted", run=run.token.run_id, attempt=run.token.attempt)
+        return answer
+
+    def _send_output(self, kept: _Kept) -> None:
+        if kept.output is None:
+            return
+        text = kept.output.take_tail()
+        if not text:
+            return
+        try:
+            self._store.append_output(kept.run.token, text)
+        except StoreError:
+            kept.output.put_back(text)
+            raise
+
+    def _send_leaving(self) -> None:
+        while True:
+            with self._changed:
+                if not self._leaving:
+                    return
+                kept = self._leaving.pop(0)
+            self._send_rest(kept)
+
+    def _send_rest(self, kept: _Kept) -> None:
+        if kept.output is not None:
+            kept.output.closed.wait(LAST_OUTPUT)
+            self._send_output(kept)
+
+    def _failed(self, error: StoreError, now: float) -> float:
+        self._away = True
+        self._link.failed(error, now)
+        return self._backoff.next_pause()
+
+    def _worked(self, now: float) -> None:
+        if self._away:
+            # After an outage every lease is looked at at once: some may have to be adopted.
+            self.hurry()
+        self._away = False
+        self._backoff.reset()
+        self._link.worked(now)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                next_at = self.step(time.monotonic())
+                self._sleep(next_at)
+            except Exception:
+                # A fault of ours must not end the thread: the leases of healthy runs would run out.
+                _log.exception("heartbeat-fault")
+                self._pause(self._backoff.next_pause())
+
+    def _sleep(self, next_at: float | None) -> None:
+        if next_at is None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._kept or self._leaving or self._stopping)
+            return
+        seconds = next_at - time.monotonic()
+        if seconds <= 0:
+            return
+        if self._away:
+            self._pause(seconds)
+            return
+        now = time.monotonic()
+        try:
+            if self._store.wait_for_poke(self._sweep_id, session=self._session, timeout=min(seconds, self._block)):
+                self.hurry()
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            self._pause(self._failed(error, now))
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, timeout=seconds)

@@ -1,0 +1,391 @@
+"""The agent's main loop: one thread changes the slots, in steps; between steps it sleeps until something happens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import selectors
+import time
+from collections.abc import Callable, Sequence
+
+from resweep_agent.claim import Next
+from resweep_agent.ending import Verdict
+from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.flapping import FlappingGuard
+from resweep_agent.launch import prepare
+from resweep_agent.logs import event
+from resweep_agent.notices import Notice
+from resweep_agent.parts import Parts
+from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, mark_preempting
+from resweep_agent.slot import Slot
+from resweep_agent.watch import Attempt
+from resweep_scheduler.store import (
+    ClaimAnswer,
+    ClaimedRun,
+    EndAnswer,
+    EndRequest,
+    Hold,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UnknownSweepError,
+)
+
+_log = logging.getLogger(__name__)
+
+POLL = 1.0
+"""Seconds between two claims of an idle agent that nobody wakes."""
+LONGEST_SLEEP = 5.0
+"""Seconds after which the guard is looked at."""
+MARK_PATIENCE = 1.0
+"""Seconds for which the children's signal waits until Redis has the mark."""
+REPORT_PATIENCE = 30.0
+"""Seconds after the grace of a notice in which reports must be delivered."""
+IDLE_PATIENCE = 600.0
+"""Seconds for which an agent without work waits for a Redis that is away."""
+CLAIMS_IN_A_ROW = 32
+"""Claims of one slot in one step; other agents that are faster each time do not hold up the other slots."""
+LAST_OUTPUT = 0.2
+"""Seconds for which the report of a failure waits for the last of the output."""
+
+
+class Loop:
+    """Takes runs, has them executed and reports how they end, until there is a reason to end."""
+
+    def __init__(self, parts: Parts, slots: Sequence[Slot], clock: Callable[[], float] = time.monotonic) -> None:
+        self._parts = parts
+        self._slots = slots
+        self._clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(parts.wakeup.receiver, selectors.EVENT_READ)
+        self._flapping = FlappingGuard(parts.policy.flapping, clock())
+        self._verdict = Verdict()
+        self._notice: Notice | None = None
+        self._report_until = float("inf")
+        self._taken = 0
+        self._idle_until = 0.0
+        self._idle_since: float | None = None
+
+    def run(self) -> ExitCode:
+        """Work until there is a reason to end.
+
+        Raises:
+            AgentError: The reason is an error.
+            StoreError: Redis refuses for good.
+        """
+        try:
+            while True:
+                due = self.step(self._clock())
+                if due is None:
+                    return self._verdict.result()
+                self._sleep(due)
+        finally:
+            self._give_back()
+            self._selector.close()
+
+    def step(self, now: float) -> float | None:
+        """Do everything that can be done at `now`; return when to look again at the latest, None for the end."""
+        self._parts.guard.step()
+        self._take_notices(now)
+        self._take_beats(now)
+        for slot in self._slots:
+            self._watch(slot, now)
+            self._deliver(slot, now)
+        for slot in self._slots:
+            self._claim(slot, now)
+        return self._look_at_the_end(now)
+
+    # -- what comes from outside ---------------------------------------------------------------------------------------
+
+    def _take_notices(self, now: float) -> None:
+        if self._parts.signals.finish_requested and self._verdict.ending is None:
+            self._verdict.decide(ExitCode.OK, "Ctrl-C: what runs may finish; once more gives it back to the run queue")
+        if self._notice is not None:
+            return
+        notice = next(filter(None, (source.poll() for source in self._parts.sources)), None)
+        if notice is None:
+            return
+        self._notice = notice
+        policy = self._parts.policy
+        event(_log, logging.WARNING, "notice", source=notice.source, grace=policy.grace)
+        self._verdict.decide(ExitCode.PREEMPTED, f"notice: {notice.source}")
+        running = [slot.attempt for slot in self._slots if slot.attempt is not None]
+        if policy.marks and running:
+            tokens = [attempt.run.token for attempt in running]
+            reason = f"notice: {notice.source}"
+            mark_preempting(self._parts.store, tokens, reason=reason, patience=MARK_PATIENCE)
+        told = self._clock()
+        kill_at = told + policy.grace
+        if notice.deadline is not None:
+            kill_at = max(told, min(kill_at, notice.deadline))
+        self._report_until = kill_at + REPORT_PATIENCE
+        for attempt in running:
+            attempt.give_notice(notice.source, policy.signal, kill_at)
+
+    def _take_beats(self, now: float) -> None:
+        for beat in self._parts.inbox.take():
+            attempt = next((a for a in self._attempts() if a.run.token == beat.token), None)
+            if attempt is None or attempt.fenced:
+                continue
+            run_id = beat.token.run_id
+            if beat.hold is not Hold.OWNER:
+                event(_log, logging.WARNING, "run-lost", run=run_id, hold=beat.hold.value, next="its child is killed")
+                attempt.fence()
+            elif beat.stop and not attempt.stopped:
+                event(_log, logging.INFO, "run-stopped", run=run_id, reason=beat.stop)
+                attempt.stop(beat.stop, self._parts.policy.grace, now)
+
+    def _attempts(self) -> list[Attempt]:
+        return [slot.attempt for slot in self._slots if slot.attempt is not None]
+
+    # -- the life of an attempt ----------------------------------------------------------------------------------------
+
+    def _watch(self, slot: Slot, now: float) -> None:
+        attempt = slot.attempt
+        if attempt is None:
+            return
+        ended = attempt.step(now)
+        if ended is None:
+            return
+        parts = self._parts
+        self._selector.unregister(attempt.child)
+        attempt.child.close()
+        parts.pump.finish(attempt.output)
+        parts.guard.ended(attempt.run.token)
+        slot.attempt = None
+        if attempt.fenced:
+            parts.heart.drop(attempt.run.token, send_output=False)
+            slot.clear()
+            return
+        slot.end = end_of(attempt, ended, marks=parts.policy.marks)
+        if ended.code != 0 and attempt.output.closed.wait(LAST_OUTPUT):
+            # The last words of a failure, before the run may belong to somebody else.
+            text = attempt.output.take_tail()
+            if text:
+                with contextlib.suppress(StoreError):
+                    parts.store.append_output(attempt.run.token, text)
+
+    def _deliver(self, slot: Slot, now: float) -> None:
+        if slot.end is None or slot.run is None or now < slot.retry_at:
+            return
+        parts = self._parts
+        claimed: ClaimAnswer | None = None
+        try:
+            if slot.end.exit_code == 0 and self._may_claim():
+                request = slot.claims.request(parts.asker.offer)
+                answer, claimed = parts.store.end_and_claim(slot.end, request)
+            else:
+                answer = deliver(
+                    parts.store,
+                    slot.end,
+                    slot.run,
+                    sweep_id=parts.sweep_id,
+                    agent=slot.agent,
+                    lease_ms=parts.policy.lease_ms,
+                )
+            self._call_worked(slot, now)
+            self._reported(slot, slot.end, answer, now)
+            if claimed is not None:
+                self._settle(slot, claimed, now)
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            self._call_failed(slot, error, now)
+        except (AgentError, UnknownSweepError) as error:
+            self._give_up(error)
+
+    def _reported(self, slot: Slot, request: EndRequest, answer: EndAnswer, now: float) -> None:
+        token = request.token
+        self._parts.heart.drop(token, send_output=answer.hold in (Hold.OWNER, Hold.ENDED))
+        slot.clear()
+        event(
+            _log,
+            logging.INFO,
+            "run-ended",
+            run=token.run_id,
+            attempt=token.attempt,
+            state=answer.state.value if answer.state is not None else None,
+            reason=answer.reason or request.reason or None,
+        )
+        if answer.state is not None and answer.hold in (Hold.OWNER, Hold.ENDED) and not request.preempted:
+            too_many = self._flapping.record(answer.state, now)
+            if too_many is not None:
+                self._verdict.decide(
+                    ExitCode.FLAPPING,
+                    f"{too_many}; the last one was {token.run_id} ({answer.reason or request.reason}). See its"
+                    f" output: `resweep logs {token.run_id}`; then `resweep retry --failed {self._parts.sweep_id}`",
+                )
+
+    # -- claims --------------------------------------------------------------------------------------------------------
+
+    def _may_claim(self) -> bool:
+        count = self._parts.count
+        return self._verdict.ending is None and (count is None or self._taken < count)
+
+    def _claim(self, slot: Slot, now: float) -> None:
+        parts = self._parts
+        for _ in range(CLAIMS_IN_A_ROW):
+            if not slot.free or now < max(slot.retry_at, self._idle_until) or not self._may_claim():
+                return
+            try:
+                answer = parts.store.claim(slot.claims.request(parts.asker.offer))
+                self._call_worked(slot, now)
+                self._settle(slot, answer, now)
+            except (StoreUnavailableError, StoreRefusedError) as error:
+                self._call_failed(slot, error, now)
+            except (AgentError, UnknownSweepError) as error:
+                self._give_up(error)
+
+    def _settle(self, slot: Slot, answer: ClaimAnswer, now: float) -> None:
+        parts = self._parts
+        follows = slot.claims.settle(answer)
+        parts.asker.learn(answer.next_index)
+        match follows:
+            case Next.LAUNCH if answer.run is not None:
+                self._launch(slot, answer.run)
+            case Next.ASK:
+                parts.asker.ask()
+            case Next.RENAME:
+                parts.asker.rename(answer.reason)
+            case Next.REGISTER:
+                self.register(slot)
+            case Next.WAIT:
+                self._wait(now)
+            case Next.DONE:
+                if all(other.free for other in self._slots):
+                    self._verdict.decide(ExitCode.OK, f"the sweep is finished ({answer.reason})")
+                self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        self._idle_until = now + POLL * random.uniform(0.75, 1.0)
+
+    def register(self, slot: Slot) -> None:
+        """Introduce a slot; what an earlier process of the same name held goes back to the run queue.
+
+        Raises:
+            StoreError: The store did not answer, refused, or does not know the sweep.
+        """
+        identity = self._parts.identity
+        released = self._parts.store.register(
+            self._parts.sweep_id, agent=slot.agent, session=identity.session, host=identity.host, pid=identity.pid
+        )
+        if released:
+            event(_log, logging.INFO, "runs-given-back", agent=slot.agent, runs=",".join(released))
+
+    def _launch(self, slot: Slot, run: ClaimedRun) -> None:
+        parts = self._parts
+        slot.run = run
+        self._taken += 1
+        directory = parts.surroundings.attempt_directory(run)
+        environment = prepare(parts.surroundings, run, slot.agent, slot.number)
+        parts.guard.expect(run.token)
+        try:
+            child = parts.launcher.launch(run, environment, directory)
+        except AgentError as error:
+            parts.guard.ended(run.token)
+            not_found = error.exit_code is ExitCode.COMMAND_NOT_FOUND
+            status = COMMAND_NOT_FOUND_STATUS if not_found else None
+            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found)
+            self._verdict.decide(error.exit_code, str(error))
+            return
+        parts.guard.launched(run.token, child.group)
+        prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
+        output = parts.pump.attach(child.output, directory / "output.log", prefix)
+        slot.attempt = Attempt(run, child, output, self._clock())
+        self._selector.register(child, selectors.EVENT_READ)
+        parts.heart.keep(slot.agent, run, output)
+        self._idle_since = None
+        event(
+            _log,
+            logging.INFO,
+            "run-started",
+            run=run.token.run_id,
+            attempt=run.token.attempt,
+            step=run.step,
+            pid=child.group,
+        )
+        parts.asker.prepare()
+
+    def _give_up(self, error: AgentError | UnknownSweepError) -> None:
+        """Claim nothing more; what runs may finish."""
+        self._verdict.decide(error.exit_code if isinstance(error, AgentError) else ExitCode.UNKNOWN_SWEEP, str(error))
+
+    # -- Redis away ----------------------------------------------------------------------------------------------------
+
+    def _call_failed(self, slot: Slot, error: StoreError, now: float) -> None:
+        if isinstance(error, StoreRefusedError) and not error.temporary and all(slot.free for slot in self._slots):
+            raise error
+        slot.failed(self._clock())
+        self._parts.link.failed(error, now)
+
+    def _call_worked(self, slot: Slot, now: float) -> None:
+        slot.worked()
+        self._parts.link.worked(now)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _look_at_the_end(self, now: float) -> float | None:
+        parts = self._parts
+        down_since = parts.link.down_since
+        all_free = all(slot.free for slot in self._slots)
+        if all_free and parts.count is not None and self._taken >= parts.count:
+            self._verdict.decide(ExitCode.OK, f"{self._taken} runs were taken (--count)")
+        if all_free and self._idle_since is None:
+            self._idle_since = now
+        waited = now - self._idle_since if all_free and self._idle_since is not None else 0.0
+        if parts.max_wait is not None and all_free and waited >= parts.max_wait:
+            self._verdict.decide(ExitCode.OK, f"no work for {parts.max_wait:g} s (--max-wait)")
+        if all_free and down_since is not None and now - down_since >= IDLE_PATIENCE:
+            self._verdict.decide(ExitCode.REDIS_LOST, f"Redis did not answer for {IDLE_PATIENCE:g} s; `resweep doctor`")
+        if self._verdict.ending is not None and all_free:
+            return None
+        if now >= self._report_until and not self._attempts():
+            raise AgentError(
+                "Redis did not take the report of a run's end in time; its lease decides now; see `resweep doctor`",
+                ExitCode.REDIS_LOST,
+            )
+        return self._next_look(now)
+
+    def _next_look(self, now: float) -> float:
+        times = [now + LONGEST_SLEEP, self._report_until]
+        for slot in self._slots:
+            if slot.attempt is not None and slot.attempt.kill_at is not None:
+                times.append(slot.attempt.kill_at)
+            elif slot.end is not None:
+                times.append(slot.retry_at)
+            elif slot.free and self._may_claim():
+                times.append(max(slot.retry_at, self._idle_until))
+        if self._parts.max_wait is not None and self._idle_since is not None:
+            times.append(self._idle_since + self._parts.max_wait)
+        return min(times)
+
+    def _sleep(self, due: float) -> None:
+        seconds = due - self._clock()
+        if seconds <= 0:
+            return
+        parts = self._parts
+        idle = all(slot.free for slot in self._slots) and self._may_claim() and parts.link.down_since is None
+        if idle and not self._selector.select(0):
+            block = min(seconds, POLL, parts.policy.store_timeout / 2)
+            try:
+                if parts.store.wait_for_work(parts.sweep_id, block):
+                    self._idle_until = 0.0
+            except (StoreUnavailableError, StoreRefusedError) as error:
+                parts.link.failed(error, self._clock())
+        else:
+            self._selector.select(seconds)
+        parts.wakeup.clear()
+
+    def _give_back(self) -> None:
+        """Whatever the reason of the end: no child stays, and no run stays with us if Redis answers."""
+        parts = self._parts
+        for attempt in self._attempts():
+            attempt.kill()
+            parts.guard.ended(attempt.run.token)
+        with contextlib.suppress(StoreError):
+            for slot in self._slots:
+                if slot.claims.unanswered and slot.free:
+                    slot.run = parts.store.claim(slot.claims.request(None)).run
+                if slot.run is not None:
+                    request = slot.end or EndRequest(slot.run.token, None, preempted=True, reason="its agent gave up")
+                    parts.store.end_attempt(request)
+                parts.store.leave(parts.sweep_id, agent=slot.agent, session=parts.identity.session)

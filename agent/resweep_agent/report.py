@@ -1,0 +1,77 @@
+"""Telling the store how an attempt ended, and that it is about to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from resweep_agent.launch import Exit
+from resweep_agent.logs import event
+from resweep_agent.watch import Attempt
+from resweep_scheduler.store import ClaimedRun, ClaimToken, EndAnswer, EndRequest, Hold, Store, StoreError
+
+_log = logging.getLogger(__name__)
+
+COMMAND_NOT_FOUND_STATUS = 127
+"""The exit status of an attempt whose command does not exist, as a shell has it."""
+
+
+def end_of(attempt: Attempt, ended: Exit, *, marks: bool) -> EndRequest:
+    """The report on an attempt whose child ended.
+
+    Args:
+        attempt: The attempt, with what was asked of it.
+        ended: How the child ended. A death by signal is no status.
+        marks: Whether a notice counts as preempting.
+    """
+    if attempt.stopped:
+        reason = attempt.stopped
+    elif attempt.notice:
+        reason = f"notice: {attempt.notice}"
+    else:
+        reason = "" if ended.code == 0 else str(ended)
+    return EndRequest(
+        token=attempt.run.token,
+        exit_code=ended.code,
+        signal=ended.signal,
+        reason=reason,
+        preempted=bool(attempt.notice) and marks,
+        killed=bool(attempt.stopped),
+    )
+
+
+def deliver(
+    store: Store, request: EndRequest, run: ClaimedRun, *, sweep_id: str, agent: str, lease_ms: int
+) -> EndAnswer:
+    """Report the end; a Redis that was rolled back to before our claim is told of the claim first.
+
+    Raises:
+        StoreError: The store did not answer, or refused.
+    """
+    answer = store.end_attempt(request)
+    if answer.hold is not Hold.STALE:
+        return answer
+    adopted = store.adopt(sweep_id, agent=agent, token=run.token, claimed_at=run.claimed_at, lease_ms=lease_ms)
+    return store.end_attempt(request) if adopted.hold is Hold.OWNER else answer
+
+
+def mark_preempting(store: Store, tokens: Sequence[ClaimToken], *, reason: str, patience: float) -> bool:
+    """Mark the attempts, and return after `patience` seconds at most; True when all marks are acknowledged.
+
+    What is not acknowledged may still arrive; the report of each end says the same again.
+    """
+    done = threading.Event()
+
+    def mark() -> None:
+        try:
+            for token in tokens:
+                store.mark_preempting(token, reason=reason)
+            done.set()
+        except StoreError as error:
+            event(_log, logging.WARNING, "mark-failed", error=error, next="the report of the end says it")
+
+    thread = threading.Thread(target=mark, name="resweep-mark", daemon=True)
+    thread.start()
+    thread.join(patience)
+    return done.is_set()
