@@ -149,9 +149,9 @@ def show(value: object) -> str:
 
 def did_you_mean(word: object, options: Iterable[str]) -> str | None:
     """The option that was probably meant by a misspelt word, or None."""
-    choices = list(options)
+    choices = {option.lower(): option for option in options}
     close = get_close_matches(str(word).lower().replace("-", "_"), choices, n=1, cutoff=0.6)
-    return close[0] if close else None
+    return choices[close[0]] if close else None
 
 
 def suggest(word: object, options: Iterable[str], otherwise: str) -> str:

@@ -22,7 +22,7 @@ def read_parameters(raw: object, path: Path, log: FaultLog) -> dict[str, Paramet
             path, "must be a mapping from names to parameters", raw, "Write for instance lr: {min: 0.0, max: 0.1}."
         )
         return {}
-    if not raw:
+    if not raw and not log.touches(path):
         log.spoil(path, "must have at least one parameter", raw, "Add for instance lr: {values: [0.1, 0.01]}.")
     parameters: dict[str, Parameter] = {}
     for name, written in raw.items():
@@ -71,7 +71,7 @@ def _kind_of(raw: Mapping[str, object], path: Path, log: FaultLog) -> type[Param
     for key in unknown:
         cure = suggest(key, _PARAMETER_KEYS, f"Remove it; a parameter has {', '.join(_PARAMETER_KEYS)}.")
         log.add((*path, key), "is not a key of a parameter", key, cure, at_key=True)
-    if any(did_you_mean(key, _PARAMETER_KEYS) for key in unknown):
+    if any(did_you_mean(key, _PARAMETER_KEYS) for key in unknown) or len(unknown) == len(raw) > 0:
         return None
     if "value" in raw:
         return KINDS["constant"]

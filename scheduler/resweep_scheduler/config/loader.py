@@ -74,7 +74,9 @@ def _finish(raw: object, source: str, log: FaultLog, *, require_program: bool) -
 
 
 def _build(draft: Draft) -> SweepConfig:
-    values: dict[str, object] = {name: value for name, value in vars(draft).items() if value is not None}
+    values: dict[str, object] = {
+        name: value for name, value in vars(draft).items() if value is not None and name in SweepConfig.model_fields
+    }
     values.setdefault("seed", secrets.randbelow(_SEEDS))
     values["warnings"] = tuple(draft.warnings)
     return SweepConfig.model_validate(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
 from typing import Annotated
 
@@ -20,11 +21,7 @@ def _finite_number(value: object) -> object:
         raise rule_error("must be a number", "Write it without quotes, for instance 0.5 or 1e-4.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise rule_error("must be a number", "Write a number, for instance 0.5 or 1e-4.")
-    try:
-        finite = math.isfinite(float(value))
-    except OverflowError:
-        finite = False
-    if not finite:
+    if not abs(value) <= sys.float_info.max:
         raise rule_error("must be a finite number", "Write a number between -1.7e308 and 1.7e308.")
     return value
 

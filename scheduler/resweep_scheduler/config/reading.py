@@ -38,7 +38,7 @@ def read_model(model: type[_Model], raw: object, path: Path, log: FaultLog) -> _
         details = error.errors(include_url=False)
         for detail in details:
             if not _is_echo(detail, details, model):
-                _record(detail, model, path, log)
+                _record(detail, model, raw, path, log)
         return None
 
 
@@ -50,20 +50,25 @@ def _is_echo(detail: ErrorDetails, details: list[ErrorDetails], model: type[Base
     return any(did_you_mean(key, model.model_fields) == detail["loc"][0] for key in misspelt)
 
 
-def _record(detail: ErrorDetails, model: type[BaseModel], path: Path, log: FaultLog) -> None:
+def _record(detail: ErrorDetails, model: type[BaseModel], raw: Mapping[str, object], path: Path, log: FaultLog) -> None:
     kind, context = detail["type"], detail.get("ctx", {})
     here: Path = (*path, *detail["loc"])
     value = detail["input"]
     if kind == "missing":
-        where = _title(model)
-        log.add(here, f"is required{where}", MISSING, f"Add {here[-1]}.")
+        log.add(here, f"is required{_title(model, 'by')}", MISSING, f"Add {here[-1]}.")
     elif kind == "extra_forbidden":
-        keys = tuple(model.model_fields)
-        cure = suggest(here[-1], keys, f"Remove it; the keys are: {', '.join(keys)}.")
-        log.add(here, f"is not a key{_title(model) or ' that is known here'}", here[-1], cure, at_key=True)
+        free = [key for key in model.model_fields if key not in raw]
+        cure = suggest(here[-1], free, f"Remove it; the keys are: {', '.join(model.model_fields)}.")
+        log.add(here, f"is not a key{_title(model, 'of') or ' that is known here'}", here[-1], cure, at_key=True)
     elif kind == "literal_error":
         options = _literal_options(context)
-        log.add(here, f"must be one of {', '.join(options)}", value, suggest(value, options, f"Write {options[0]}."))
+        rule = f"must be one of {', '.join(options)}" if len(options) > 1 else f"must be {options[0]}"
+        log.add(
+            here,
+            rule,
+            value,
+            suggest(value, options, "Use one of these." if len(options) > 1 else f"Write {options[0]}."),
+        )
     elif kind == "rule":
         _record_rule(context, value, here, log)
     elif kind in _RULES:
@@ -82,9 +87,9 @@ def _record_rule(context: dict[str, Any], value: object, here: Path, log: FaultL
     log.add(here, context["rule"], value, context["cure"])
 
 
-def _title(model: type[BaseModel]) -> str:
+def _title(model: type[BaseModel], preposition: str) -> str:
     distribution = model.model_fields.get("distribution")
-    return f" of {distribution.default}" if distribution is not None else ""
+    return f" {preposition} {distribution.default}" if distribution is not None else ""
 
 
 def _literal_options(context: dict[str, Any]) -> list[str]:

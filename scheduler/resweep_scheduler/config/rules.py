@@ -42,6 +42,11 @@ def check_together(draft: Draft, log: FaultLog, *, require_program: bool) -> Non
     _warn_of_exponents(leaves, draft)
 
 
+def _is_reported(key: str, draft: Draft, log: FaultLog) -> bool:
+    """Whether something was said about a key already, so that its absence is no second mistake."""
+    return log.touches((key,)) or key in draft.misspelt
+
+
 def yaml_path(path: tuple[str, ...]) -> Path:
     """Where a (nested) parameter stands in the config: every level lies under a key ``parameters``."""
     return tuple(part for name in path for part in ("parameters", name))
@@ -70,7 +75,7 @@ def _check_grid(leaves: dict[tuple[str, ...], Parameter], draft: Draft, log: Fau
 
 
 def _check_bayes(leaves: dict[tuple[str, ...], Parameter], draft: Draft, log: FaultLog) -> None:
-    if draft.metric is None and not log.touches(("metric",)):
+    if draft.metric is None and not _is_reported("metric", draft, log):
         log.add(("metric",), "is required by method bayes", MISSING, "Add metric: {name: loss, goal: minimize}.")
     if leaves and not log.touches(("parameters",)) and not any(leaf.searchable for leaf in leaves.values()):
         rule = "method bayes needs at least one parameter that is not a constant"
@@ -84,22 +89,22 @@ def _check_bayes(leaves: dict[tuple[str, ...], Parameter], draft: Draft, log: Fa
 
 
 def _check_early_terminate(draft: Draft, log: FaultLog) -> None:
-    if draft.metric is None and not log.touches(("metric",)):
+    if draft.metric is None and not _is_reported("metric", draft, log):
         log.add(("metric",), "is required by early_terminate", MISSING, "Add metric: {name: loss, goal: minimize}.")
     draft.warnings.append("early_terminate is checked, but this version does not stop runs early")
 
 
 def _check_command(draft: Draft, log: FaultLog, *, require_program: bool) -> None:
-    if log.touches(("command",)):
+    if _is_reported("command", draft, log):
         return
     if draft.command is None:
-        if draft.program is None and require_program and not log.touches(("program",)):
+        if draft.program is None and require_program and not _is_reported("program", draft, log):
             log.add(
                 ("program",), "needs something to run", MISSING, "Add program: train.py, or a command that names it."
             )
         return
     names = names_of(draft.parameters)
-    has_program = draft.program is not None or log.touches(("program",))
+    has_program = draft.program is not None or _is_reported("program", draft, log)
     for fault in template_faults(draft.command, names, has_program=has_program):
         # A faulty parameter is missing here, and its name is no second mistake.
         if fault.index is not None and _is_faulty_parameter(draft.command[fault.index], log):

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from pydantic import BaseModel
+
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
 
 # Kinds that are recognised by their other keys; all others must be named.
 _INFERRED: Final = ("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform")
 
+_BOUNDS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum"}
+
 Schema: TypeAlias = dict[str, Any]
 
 
 def json_schema() -> dict[str, object]:
     """The JSON schema (draft 2020-12) of a sweep config as users write it."""
-    definitions: Schema = {name: _kind_schema(name, kind) for name, kind in KINDS.items()}
+    definitions: Schema = {"JsonValue": {}, **{name: _kind_schema(name, kind) for name, kind in KINDS.items()}}
     definitions["group"] = _group("parameters")
     definitions["grid_group"] = _group("grid_parameters")
     countable = [name for name, kind in KINDS.items() if kind.countable]
@@ -47,8 +51,11 @@ def json_schema() -> dict[str, object]:
 
 
 def _properties() -> Schema:
-    simple: Schema = Simple.model_json_schema()["properties"]
-    sections = {name: model.model_json_schema() for name, model in SECTIONS.items()}
+    simple: Schema = _model_schema(Simple)["properties"]
+    sections = {name: _model_schema(model) for name, model in SECTIONS.items()}
+    # Unquoted in YAML, the word "false" is a boolean; the validator takes both.
+    sections["metric"]["properties"]["impute_while_running"]["enum"].append(False)
+    del sections["metric"]["properties"]["impute_while_running"]["type"]
     return {
         "method": {"enum": list(METHODS), "description": "How new runs get their parameters."},
         "parameters": {"$ref": "#/$defs/parameters"},
@@ -69,14 +76,23 @@ def _properties() -> Schema:
     }
 
 
-def _kind_schema(name: str, kind: type[ParameterKind]) -> Schema:
-    schema: Schema = kind.model_json_schema()
-    # JsonValue is "anything" and needs no definition of its own.
+def _model_schema(model: type[BaseModel]) -> Schema:
+    schema: Schema = model.model_json_schema()
+    # The only definition is JsonValue, and it stands at the root already.
     schema.pop("$defs", None)
-    if "value" in schema["properties"]:
-        schema["properties"]["value"] = {}
-    if "values" in schema["properties"]:
-        schema["properties"]["values"]["items"] = {}
+    translated: Schema = _translate(schema)
+    return translated
+
+
+def _translate(schema: Any) -> Any:
+    """Rename the bounds of numbers, which pydantic leaves under its own names where a validator stands before them."""
+    if isinstance(schema, dict):
+        return {_BOUNDS.get(key, key): _translate(part) for key, part in schema.items()}
+    return [_translate(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def _kind_schema(name: str, kind: type[ParameterKind]) -> Schema:
+    schema = _model_schema(kind)
     if name not in _INFERRED:
         schema["required"] = sorted({*schema.get("required", ()), "distribution"})
     return schema

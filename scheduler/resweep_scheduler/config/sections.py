@@ -15,12 +15,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _signal_name(value: object) -> object:
-    if isinstance(value, str) and not value.upper().startswith("SIG"):
-        return f"SIG{value.upper()}"
-    return value.upper() if isinstance(value, str) else value
-
-
 class Preemption(_Section):
     """What happens when a machine is about to be taken away.
 
@@ -33,9 +27,7 @@ class Preemption(_Section):
     """
 
     auto: StrictBool | None = None
-    signal: Annotated[
-        Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"], BeforeValidator(_signal_name)
-    ] = "SIGTERM"
+    signal: Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] = "SIGTERM"
     grace: Annotated[Real, Field(ge=0)] = 30.0
     max_attempts_without_progress: _Count = 3
 
@@ -85,10 +77,16 @@ class Checkpoint(_Section):
     dir: Annotated[str, Field(min_length=1)] | None = None
 
 
+def _available_sampler(value: object) -> object:
+    if value != "tpe":
+        raise rule_error("samplers other than tpe are not available in this version", "Write tpe, or remove search.")
+    return value
+
+
 class SearchOptions(_Section):
     """The sampler behind ``method: bayes`` and its options."""
 
-    sampler: Literal["tpe"] = "tpe"
+    sampler: Annotated[Literal["tpe"], BeforeValidator(_available_sampler)] = "tpe"
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from resweep_scheduler.config.faults import suggest
+from resweep_scheduler.config.faults import did_you_mean
 from resweep_scheduler.config.parameters import Nested, Parameter
 
 DEFAULT_COMMAND: Final = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -95,4 +95,5 @@ def _token_faults(
         options = [*sorted(MACROS), *sorted(names)]
         otherwise = f"Use ${{envvar:{name}}} for an environment variable, $${{{name}}} for the text itself."
         rule = f"{shown} must be a macro or a parameter"
-        yield TemplateFault(index, rule, element, suggest(name, options, otherwise))
+        meant = did_you_mean(name, options)
+        yield TemplateFault(index, rule, element, f"Did you mean ${{{meant}}}?" if meant else otherwise)

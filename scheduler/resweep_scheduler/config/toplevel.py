@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
 
-from resweep_scheduler.config.faults import MISSING, FaultLog, suggest
+from resweep_scheduler.config.faults import MISSING, FaultLog, did_you_mean, suggest
 from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.inference import read_parameters
 from resweep_scheduler.config.metric import Metric
@@ -24,8 +24,8 @@ _WORKING_METHODS: Final = "Use grid, random or bayes"
 _NOT_AVAILABLE: Final = {
     "metrics": f"several metrics need method custom, which is not available. {_WORKING_METHODS} with metric:.",
     "scheduler": f"scheduler engines are not available in this version. {_WORKING_METHODS}, and remove scheduler:.",
-    "settings": "it belongs to W&B's command. Remove it.",
-    "launch": "W&B Launch is not part of resweep. Remove it.",
+    "settings": "settings belongs to W&B's own command. Remove it.",
+    "launch": "launch belongs to W&B Launch. Remove it.",
 }
 _IGNORED: Final = {
     "job": "job belongs to W&B Launch and is ignored",
@@ -85,6 +85,8 @@ class Draft:
     checkpoint: Checkpoint | None = None
     search: SearchOptions | None = None
     warnings: list[str] = field(default_factory=list)
+    misspelt: set[str] = field(default_factory=set)
+    """Keys that are missing because another key was meant to be them; that is reported already."""
 
 
 def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
@@ -93,10 +95,12 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
     for key in raw:
         if key not in KEYS:
             _refuse_key(key, raw[key], log)
-    draft.method = _read_method(raw, log)
+            draft.misspelt.add(did_you_mean(key, KEYS) or key)
+    if "method" not in draft.misspelt:
+        draft.method = _read_method(raw, log)
     if "parameters" in raw:
         draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
-    else:
+    elif "parameters" not in draft.misspelt:
         log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
     for name, model in SECTIONS.items():
         if name in raw:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -157,15 +158,14 @@ def position_of(parameter: Parameter, value: object) -> float | None:
 
     Values of steps (integers, quantised ones) are given a u inside their step, so `value_at` leads back to them.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not abs(value) <= sys.float_info.max:
         return None
     if isinstance(parameter, IntUniform):
-        inside = parameter.min <= value <= parameter.max and value == int(value)
-        return (
-            float(Fraction(2 * (int(value) - parameter.min) + 1, 2 * (parameter.max - parameter.min + 1)))
-            if inside
-            else None
-        )
+        if not parameter.min <= value <= parameter.max or value != int(value):
+            return None
+        return float(Fraction(2 * (int(value) - parameter.min) + 1, 2 * (parameter.max - parameter.min + 1)))
     if isinstance(parameter, _RANGED):
         return _position_in_range(parameter, float(value))
     return _position_in_shape(parameter, float(value))
