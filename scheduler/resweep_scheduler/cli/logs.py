@@ -150,4 +150,4 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
         columns.insert(1, "_attempt")
     cells = [["" if name not in row else render.number(row[name]) for name in columns] for row in rows]
     titles = [{"_step": "step", "_attempt": "attempt"}.get(name, name) for name in columns]
-    render.console().print(render.table(titles, cells, right=titles))
+    render.show(render.table(titles, cells, right=titles))

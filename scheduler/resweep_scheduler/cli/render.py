@@ -47,6 +47,20 @@ def console() -> Console:
     return Console(width=terminal_width(), highlight=False, markup=False, emoji=False)
 
 
+def show(*renderables: RenderableType) -> None:
+    """Print on stdout; into a pipe or a file without the blanks that fill up the lines of tables."""
+    out = console()
+    if out.is_terminal:
+        for renderable in renderables:
+            out.print(renderable)
+        return
+    with out.capture() as captured:
+        for renderable in renderables:
+            out.print(renderable)
+    for line in captured.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
 def state_text(state: RunState | SweepState) -> Text:
     from rich.text import Text
 

@@ -81,7 +81,7 @@ def print_runs(sweep: Sweep, runs: list[Run]) -> None:
     ]
     metric = sweep.metric_name or "metric"
     columns = ("run", "state", "attempt", "step", metric, "parameters", "agent", "ending")
-    render.console().print(render.table(columns, rows, right=("attempt", "step", metric)))
+    render.show(render.table(columns, rows, right=("attempt", "step", metric)))
 
 
 @command("best", "resweep best SWEEP", "resweep best SWEEP -n 5", "resweep best SWEEP --json | jq .params")
@@ -133,7 +133,7 @@ def print_best(sweep: Sweep, run: Run) -> None:
     ]
     if run.checkpoint:
         pairs.append(("checkpoint", run.checkpoint.path))
-    render.console().print(render.facts(pairs))
+    render.show(render.facts(pairs))
 
 
 @command("run", "resweep run RUN", "resweep run RUN --project digits", "resweep run RUN --json | jq .summary")
@@ -166,9 +166,7 @@ def run_command(settings: Settings, run: str, as_json: bool) -> None:
             )
             for event in events
         ]
-        console = render.console()
-        console.print()
-        console.print(render.table(("time", "attempt", "event", "agent", "what"), rows, right=("attempt",)))
+        render.show("", render.table(("time", "attempt", "event", "agent", "what"), rows, right=("attempt",)))
 
 
 def event_detail(data: object) -> str:
@@ -211,4 +209,4 @@ def _print_run(store: Store, run: Run) -> None:
         "stop": run.stop,
     }
     pairs += [(name, text) for name, text in optional.items() if text]
-    render.console().print(render.facts(pairs))
+    render.show(render.facts(pairs))

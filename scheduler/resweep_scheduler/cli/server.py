@@ -101,7 +101,7 @@ def _print_status(status: ServerStatus, *, as_json: bool) -> None:
         "problem": status.problem,
     }
     pairs += [(name, str(value)) for name, value in optional.items() if value is not None]
-    render.console().print(render.facts(pairs))
+    render.show(render.facts(pairs))
 
 
 @command(
@@ -131,8 +131,6 @@ def doctor_command(settings: Settings, as_json: bool) -> None:
         click.echo(to_json([asdict(check) for check in checks]))
     else:
         styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-        console = render.console()
-        console.print(Text(redact(url), "bold"))
         rows = [
             (
                 Text(check.status, styles[check.status]),
@@ -141,7 +139,7 @@ def doctor_command(settings: Settings, as_json: bool) -> None:
             )
             for check in checks
         ]
-        console.print(render.table(("", "check", "found"), rows))
+        render.show(Text(redact(url), "bold"), render.table(("", "check", "found"), rows))
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:
         unreachable = failed[0] == "connection"

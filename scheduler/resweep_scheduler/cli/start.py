@@ -171,7 +171,7 @@ def _conclude(monitor: Monitor) -> None:
     from resweep_scheduler.store.states import SweepState
 
     sweep = monitor.sweep
-    render.console().print()
+    render.show("")
     View(monitor).tell_state()
     if best := monitor.best():
         print_best(sweep, best)

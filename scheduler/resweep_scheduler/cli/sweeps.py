@@ -62,7 +62,7 @@ def _print_sweeps(sweeps: list[Sweep]) -> None:
         )
         for sweep in sweeps
     ]
-    render.console().print(render.table(("sweep", "state", "project", "name", "runs", "created"), rows))
+    render.show(render.table(("sweep", "state", "project", "name", "runs", "created"), rows))
 
 
 @command(
@@ -150,7 +150,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     if missing := _missing_count(config, runs):
         pairs.append(("missing", f"{missing} grid points are not finished (resweep missing {sweep.sweep_id})"))
     pairs.append(("created", render.ago(sweep.created_at, now)))
-    render.console().print(render.facts(pairs))
+    render.show(render.facts(pairs))
 
 
 def _agents_text(store: Store, sweep_id: str, now: int) -> str:
@@ -197,7 +197,7 @@ def missing_command(settings: Settings, sweep: str, limit: int | None, as_json: 
             (str(point["index"]), point["run"] or "–", point["state"] or NOT_YET, render.params_text(point["params"]))
             for point in points
         ]
-        render.console().print(render.table(("point", "run", "state", "parameters"), rows, right=("point",)))
+        render.show(render.table(("point", "run", "state", "parameters"), rows, right=("point",)))
     else:
         notice("Nothing is missing: every point of the grid is finished.")
 
