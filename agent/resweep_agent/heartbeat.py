@@ -209,7 +209,8 @@ class Heart:
 
     def _failed(self, error: StoreError, now: float) -> float:
         self._away = True
-        self._link.failed(error, now)
+        if not self._stopping:
+            self._link.failed(error, now)
         return self._backoff.next_pause()
 
     def _worked(self, now: float) -> None:

@@ -5,33 +5,39 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 ROOT = "resweep_agent"
 """The logger whose level and handler `configure` sets."""
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """The message of a record: rendered as text only by handlers that know nothing of it."""
+
+    name: str
+    data: dict[str, object]
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={_word(value)}" for name, value in self.data.items())])
+
+
 def event(logger: logging.Logger, level: int, name: str, **data: object) -> None:
-    """Log that something happened: `name` is stable, `data` says to whom and what follows."""
+    """Log that something happened: `name` is stable, `data` says to whom and what follows. None is left out."""
     if logger.isEnabledFor(level):
-        logger.log(level, name, extra={"data": data}, stacklevel=2)
-
-
-def _data(record: logging.LogRecord) -> dict[str, Any]:
-    data: dict[str, Any] = getattr(record, "data", {})
-    return data
+        given = {key: value for key, value in data.items() if value is not None}
+        logger.log(level, Happening(name, given), stacklevel=2)
 
 
 class TextFormatter(logging.Formatter):
-    """`12:30:01 run-claimed run=k3j2 attempt=2`, with the level in front when it is a warning or worse."""
+    """`12:30:01 run-started run=k3j2 attempt=2`, with the level in front when it is a warning or worse."""
 
     def format(self, record: logging.LogRecord) -> str:
         words = [time.strftime("%H:%M:%S", time.localtime(record.created))]
         if record.levelno >= logging.WARNING:
             words.append(record.levelname.lower() + ":")
-        words.append(record.getMessage())
-        words += [f"{name}={_word(value)}" for name, value in _data(record).items() if value is not None]
-        text = " ".join(words)
+        text = " ".join([*words, record.getMessage()])
         return text if record.exc_info is None else f"{text}\n{self.formatException(record.exc_info)}"
 
 
@@ -39,12 +45,11 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: `time` (seconds since the epoch), `level`, `event`, and the data."""
 
     def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, Any] = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        values |= _data(record)
+        values: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname.lower()}
+        if isinstance(record.msg, Happening):
+            values |= {"event": record.msg.name, **record.msg.data}
+        else:
+            values["event"] = record.getMessage()
         if record.exc_info is not None:
             values["traceback"] = self.formatException(record.exc_info)
         return json.dumps(values, default=str)
