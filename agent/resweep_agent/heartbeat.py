@@ -185,13 +185,13 @@ class Heart:
     def _send_output(self, kept: _Kept) -> None:
         if kept.output is None:
             return
-        text = kept.output.take_tail()
-        if not text:
+        piece = kept.output.take_tail()
+        if piece is None:
             return
         try:
-            self._store.append_output(kept.run.token, text)
+            self._store.append_output(kept.run.token, piece.text, piece=piece.number)
         except StoreError:
-            kept.output.put_back(text)
+            kept.output.put_back(piece)
             raise
 
     def _send_leaving(self) -> None:

@@ -161,10 +161,12 @@ class Loop:
         slot.end = end_of(attempt, ended, marks=parts.policy.marks)
         if ended.code != 0 and attempt.output.closed.wait(LAST_OUTPUT):
             # The last words of a failure, before the run may belong to somebody else.
-            text = attempt.output.take_tail()
-            if text:
-                with contextlib.suppress(StoreError):
-                    parts.store.append_output(attempt.run.token, text)
+            piece = attempt.output.take_tail()
+            if piece is not None:
+                try:
+                    parts.store.append_output(attempt.run.token, piece.text, piece=piece.number)
+                except StoreError:
+                    attempt.output.put_back(piece)
 
     def _deliver(self, slot: Slot, now: float) -> None:
         if slot.end is None or slot.run is None or now < slot.retry_at:

@@ -14,6 +14,7 @@ import selectors
 import sys
 import threading
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -27,6 +28,14 @@ TAIL = 65536
 """Characters that wait for Redis; older ones are in the file only."""
 LONGEST_LINE = 8192
 """Bytes of an unfinished line that wait for its end before they go to a terminal with prefixes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the output on its way to Redis; sent again as it was, so that Redis can tell that it has it."""
+
+    number: int  # within the attempt, from 1
+    text: str
 
 
 class Terminal(Protocol):
@@ -81,27 +90,32 @@ class OutputStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._tail: deque[str] = deque()
         self._tail_length = 0
+        self._pieces = 0
+        self._unsent: deque[Piece] = deque()
         self._lock = threading.Lock()
 
     @property
     def has_tail(self) -> bool:
         """True when there is text for Redis."""
-        return bool(self._tail)
+        return bool(self._tail or self._unsent)
 
-    def take_tail(self) -> str:
-        """Take the text that Redis has not got yet, at most the last `TAIL` characters of it. Any thread."""
+    def take_tail(self) -> Piece | None:
+        """Take what Redis has not got yet, at most the last `TAIL` characters; None for nothing. Any thread."""
         with self._lock:
-            text = "".join(self._tail)
+            if self._unsent:
+                return self._unsent.popleft()
+            text = "".join(self._tail)[-TAIL:]
             self._tail.clear()
             self._tail_length = 0
-        return text[-TAIL:]
+            if not text:
+                return None
+            self._pieces += 1
+            return Piece(self._pieces, text)
 
-    def put_back(self, text: str) -> None:
-        """Put text back that could not be sent."""
+    def put_back(self, piece: Piece) -> None:
+        """Put a piece back that may not have been stored."""
         with self._lock:
-            self._tail.appendleft(text)
-            self._tail_length += len(text)
-            self._shorten_tail()
+            self._unsent.append(piece)
 
     def add(self, data: bytes) -> None:
         """Take in what the child printed. Output thread only."""

@@ -174,11 +174,11 @@ def test_a_run_is_found_without_its_project_unless_two_have_it(
 
 def test_logs_print_what_the_run_printed(story: Story, say: Say) -> None:
     first = story.claim()
-    story.store.append_output(first.token, "epoch 0\n")
+    story.store.append_output(first.token, "epoch 0\n", piece=1)
     story.store.mark_preempting(first.token, reason="script")
     story.end(first.token, 75)
     second = story.claim()
-    story.store.append_output(second.token, "epoch 1\n")
+    story.store.append_output(second.token, "epoch 1\n", piece=1)
     run_id = first.token.run_id
     assert say("logs", run_id) == "epoch 0\nepoch 1\n"
     assert say("logs", run_id, "--attempt", "2") == "epoch 1\n"

@@ -104,10 +104,16 @@ class AttemptTransitions(StoreBase):
         )  # fmt: skip
         return _decode_heartbeat(answer)
 
-    def append_output(self, token: ClaimToken, text: str) -> WriteAnswer:
-        """Adds a piece (some KB) to the tail of what the run printed; the last 64 pieces are kept."""
+    def append_output(self, token: ClaimToken, text: str, *, piece: int) -> WriteAnswer:
+        """Adds a piece (some KB) to the tail of what the run printed; the last 64 pieces are kept.
+
+        Args:
+            piece: Its number within the attempt; a piece that is sent again has the number that it had before.
+        """
         key = self.keys.run(token.run_id)
-        return decode_write(self._run_script("append_output", key, text=text, keep=_OUTPUT_CHUNKS, **_token(token)))
+        return decode_write(
+            self._run_script("append_output", key, piece=piece, text=text, keep=_OUTPUT_CHUNKS, **_token(token))
+        )
 
     def wait_for_work(self, sweep_id: str, timeout: float) -> bool:
         """Blocks up to ``timeout`` seconds (at most 1) until there may be work; True when woken.

@@ -1,4 +1,5 @@
 -- The checkpoint from which the next attempt goes on: only the owner can set it.
+-- Committing the same again (a repeated call) changes nothing but the time.
 -- KEYS[1] run hash · args: run_id, attempt, nonce, checkpoint {path, step, metadata: JSON}
 -- returns {hold, stop}
 -- from → to: none
@@ -8,7 +9,11 @@ local hold = hold_of(run, args.attempt, args.nonce)
 if hold == 'owner' then
   local record = args.checkpoint
   record.attempt, record.saved_at = args.attempt, now
+  local text = redis.call('GET', run_key(args.run_id, 'checkpoint'))
+  local known = text and cjson.decode(text) or {}
   redis.call('SET', run_key(args.run_id, 'checkpoint'), cjson.encode(record))
-  event(run.sweep, 'checkpoint', args.run_id, run, run.state, run.state, { step = record.step })
+  if known.attempt ~= record.attempt or known.path ~= record.path or known.step ~= record.step then
+    event(run.sweep, 'checkpoint', args.run_id, run, run.state, run.state, { step = record.step })
+  end
 end
 return reply({ hold = hold, stop = run and run.stop or '' })

@@ -7,8 +7,10 @@ local run = load_run(args.run_id)
 if not run then return reply({ outcome = 'gone' }) end
 -- An owner that was given up for dead may still come back: it must then hear of the stop.
 if OWNED[run.state] or (run.lapsed == '1' and (run.state == 'crashed' or run.state == 'failed')) then
-  redis.call('HSET', KEYS[1], 'stop', args.reason)
-  event(run.sweep, 'stop', args.run_id, run, run.state, run.state, { reason = args.reason })
+  if run.stop ~= args.reason then
+    redis.call('HSET', KEYS[1], 'stop', args.reason)
+    event(run.sweep, 'stop', args.run_id, run, run.state, run.state, { reason = args.reason })
+  end
   if given(run.sweep) then poke(run.sweep, run.nonce) end
 elseif run.state == 'pending' or run.state == 'preempted' then
   local before = run.state
