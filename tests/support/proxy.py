@@ -161,6 +161,8 @@ class FaultProxy:
         self._links.add(link)
         try:
             await asyncio.gather(self._requests(link, reader), self._replies(link, server_reader))
+        except asyncio.CancelledError:
+            pass  # the end of the proxy; asyncio would log a task that ends as cancelled
         finally:
             self._links.discard(link)
         return None

@@ -1,0 +1,111 @@
+"""The reply of a call is lost: the call was executed, its caller does not know, and makes it again (promise 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from redis import Redis
+from support.calls import CALLS, LEASE_MS, Stage
+from support.dump import dump_keys
+from support.proxy import FaultProxy, fault_proxy, load_scripts, script_names
+from support.servers import Server
+
+from resweep_scheduler.store import (
+    ClaimOutcome,
+    ClaimRequest,
+    EndRequest,
+    Hold,
+    Scope,
+    Store,
+    StoreUnavailableError,
+    connect,
+)
+from resweep_scheduler.store.states import RunState
+
+
+@pytest.fixture
+def client(shared_server: Server) -> Iterator[Redis]:
+    with shared_server.client() as client:
+        load_scripts(client)
+        yield client
+
+
+@pytest.fixture
+def proxy(shared_server: Server) -> Iterator[FaultProxy]:
+    with fault_proxy(shared_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def faulty(proxy: FaultProxy) -> Iterator[Store]:
+    """A store behind the proxy."""
+    with ExitStack() as stack:
+        client = connect(proxy.url)
+        stack.callback(client.close)
+        yield Store(client, Scope(), url=proxy.url)
+
+
+def test_there_is_a_call_of_every_script() -> None:
+    assert sorted(CALLS) == script_names()
+
+
+@pytest.mark.parametrize("name", script_names())
+def test_a_call_whose_reply_was_lost_is_made_again_and_changes_nothing_more(
+    name: str, client: Redis, proxy: FaultProxy, faulty: Store
+) -> None:
+    call = CALLS[name](Stage(Store(client, Scope())))
+    untouched = dump_keys(client)
+    proxy.cut_reply_of(name)
+    with pytest.raises(StoreUnavailableError):
+        call.make(faulty)
+    assert proxy.lost[name] == 1
+    once = dump_keys(client)
+    assert once != untouched, "the call whose reply was lost had no effect, so this test shows nothing"
+
+    answer = call.make(faulty)
+
+    assert dump_keys(client) == once
+    assert call.answered(answer), answer
+
+
+@pytest.mark.parametrize("name", ["end_attempt", "claim"])
+def test_end_and_claim_in_one_flight_hands_out_one_run_when_a_reply_is_lost(
+    name: str, client: Redis, proxy: FaultProxy, faulty: Store
+) -> None:
+    stage = Stage(Store(client, Scope()))
+    token = stage.begin()
+    end, claim = EndRequest(token, 0), stage.request("one")
+    proxy.cut_reply_of(name)
+    with pytest.raises(StoreUnavailableError):
+        faulty.end_and_claim(end, claim)
+    assert proxy.lost[name] == 1
+
+    ended, claimed = faulty.end_and_claim(end, claim)
+
+    assert ended.hold in (Hold.OWNER, Hold.ENDED)
+    assert ended.state is RunState.FINISHED
+    assert claimed.outcome is ClaimOutcome.RUN
+    counts = stage.store.sweep(stage.sweep_id).counts
+    assert (counts[RunState.FINISHED], counts[RunState.RUNNING], counts[RunState.PENDING]) == (1, 1, 2)
+
+
+def test_a_claim_with_an_offer_whose_reply_was_lost_adds_its_runs_once(
+    client: Redis, proxy: FaultProxy, faulty: Store
+) -> None:
+    stage = Stage(Store(client, Scope()))
+    for _ in range(4):
+        stage.end(stage.claim("one").token, exit_code=0)
+    request = ClaimRequest(
+        sweep_id=stage.sweep_id, agent="two", nonce="twoa.1", lease_ms=LEASE_MS, offer=stage.offer(4, 2)
+    )
+    proxy.cut_reply_of("claim")
+    with pytest.raises(StoreUnavailableError):
+        faulty.claim(request)
+
+    answer = faulty.claim(request)
+
+    assert answer.run is not None
+    assert (answer.run.index, answer.next_index) == (4, 6)
+    assert [run.index for run in stage.store.runs(stage.sweep_id)] == list(range(6))
