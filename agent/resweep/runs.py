@@ -1,0 +1,339 @@
+"""A run as a training script sees it."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from resweep.checkpoints import CheckpointFolder
+from resweep.configuration import Config
+from resweep.exitstatus import code_of
+from resweep.notes import Notes
+from resweep.spill import Commit
+from resweep.steps import Row, StepLedger
+from resweep.summaries import Summary
+from resweep.values import plain, plain_row
+
+if TYPE_CHECKING:
+    from resweep.offline import Channel
+    from resweep_scheduler.store import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a run when it begins, and does not change."""
+
+    run_id: str
+    entity: str
+    project: str
+    sweep_id: str | None
+    name: str
+    group: str
+    notes: str
+    tags: tuple[str, ...]
+    directory: Path
+    attempt: int
+    resumed: bool
+    starting_step: int
+    checkpoint: Checkpoint | None
+    finish_timeout: float
+    mark_timeout: float
+
+
+class Run:
+    """One attempt of a run, from ``resweep.init`` to ``finish``.
+
+    As a context manager it finishes itself: with exit code 0, 1 after an exception, 255 after KeyboardInterrupt, and
+    SystemExit's own code. Nothing here raises because Redis is away.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        config: Config,
+        summary: Summary,
+        ledger: StepLedger,
+        notes: Notes,
+        checkpoints: CheckpointFolder,
+        on_finish: Callable[[Run, int], None],
+    ) -> None:
+        self._facts = facts
+        self._config = config
+        self._summary = summary
+        self._ledger = ledger
+        self._notes = notes
+        self._checkpoints = checkpoints
+        self._on_finish = on_finish
+        self._channel: Channel
+        self._calls: deque[tuple[dict[str, Any], int | None, bool | None]] = deque()
+        self._applying = False
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._preempting = False
+        self._finished = False
+
+    def begin(self, channel: Channel) -> None:
+        """Connect it to what carries its rows; called once, by ``init``."""
+        self._channel = channel
+        self._config.listen(lambda name: channel.change_config({name: Config.as_dict(self._config)[name]}))
+        if self._checkpoint is not None:
+            self._checkpoints.remember(self._checkpoint.path)
+        channel.start()
+
+    @property
+    def id(self) -> str:
+        """The run's id, the same over its whole life."""
+        return self._facts.run_id
+
+    @property
+    def entity(self) -> str:
+        return self._facts.entity
+
+    @property
+    def project(self) -> str:
+        return self._facts.project
+
+    @property
+    def sweep_id(self) -> str | None:
+        """The sweep that the run belongs to, None outside one."""
+        return self._facts.sweep_id
+
+    @property
+    def name(self) -> str:
+        """The display name; the id when none was given."""
+        return self._facts.name or self._facts.run_id
+
+    @property
+    def group(self) -> str:
+        return self._facts.group
+
+    @property
+    def notes(self) -> str:
+        return self._facts.notes
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._facts.tags
+
+    @property
+    def dir(self) -> str:
+        """The directory in which the run keeps its files, in a folder ``resweep``."""
+        return str(self._facts.directory)
+
+    @property
+    def config(self) -> Config:
+        """The run's config; what the sweep chose is locked."""
+        return self._config
+
+    @property
+    def summary(self) -> Summary:
+        """One value per logged name, kept over all attempts."""
+        return self._summary
+
+    @property
+    def step(self) -> int:
+        """Where the next ``log`` without a step writes."""
+        return self._ledger.step
+
+    @property
+    def starting_step(self) -> int:
+        """The first step of this attempt: the last one logged before, plus 1."""
+        return self._facts.starting_step
+
+    @property
+    def resumed(self) -> bool:
+        """True when the run was initialised before, and goes on now."""
+        return self._facts.resumed
+
+    @property
+    def attempt(self) -> int:
+        """Which execution of the run this is, from 1."""
+        return self._facts.attempt
+
+    @property
+    def preempting(self) -> bool:
+        """True once this attempt called ``mark_preempting``."""
+        return self._preempting
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        return self._facts.checkpoint
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+        """Log values at the current step, or at `step`. Returns at once and never raises.
+
+        Args:
+            data: Names and values: numbers, texts, booleans, None, lists and dicts of them, scalars of numpy and torch.
+            step: Where to write; not below the current step. Calls with the same step write one row.
+            commit: Whether the row is complete, so that the next call writes the next step; by default it is when no
+                `step` is given.
+        """
+        if self._channel.silent or os.getpid() != self._pid:
+            return
+        try:
+            if self._finished:
+                self._notes.once(
+                    "finished", f"run {self.id} is finished and logs nothing more; call resweep.init() again"
+                )
+                return
+            row = plain_row(data, self._notes.odd_value)
+            self._calls.append((row, None if step is None else operator.index(step), commit))
+            self._apply()
+        except Exception as error:
+            self._notes.once(
+                f"log {type(error).__name__}",
+                f"log() takes a dict of names and values, and a step that is a whole number; a call is ignored "
+                f"({type(error).__name__}: {error})",
+            )
+
+    def _apply(self) -> None:
+        """Put the calls that wait into rows. A call from a signal handler, in the midst of another, waits its turn."""
+        with self._lock:
+            if self._applying:
+                return
+            try:
+                self._applying = True
+                while self._calls:
+                    values, step, commit = self._calls.popleft()
+                    complete = self._ledger.add(values, step, commit)
+                    if complete is not None:
+                        self._summary.observe(values)
+                        for row in complete:
+                            self._channel.put(*row)
+            finally:
+                self._applying = False
+
+    def look_at_open_row(self) -> list[Row]:
+        """The row that is not complete, unless it was seen as it stands; for the thread that sends."""
+        if not self._lock.acquire(timeout=0.1):
+            return []
+        try:
+            return self._ledger.look()
+        finally:
+            self._lock.release()
+
+    def define_metric(self, name: str, summary: str | None = None, step_metric: str | None = None, **_: object) -> None:
+        """Choose what the summary keeps of a metric: "last" (the default), "min", "max", "mean" or "none".
+
+        `name` may be a pattern such as ``val/*``. `step_metric` and W&B's other arguments are accepted and change nothing.
+
+        Raises:
+            UsageError: There is no such choice.
+        """
+        with self._lock:
+            self._summary.define(name, summary)
+
+    def mark_preempting(self) -> bool:
+        """Say that this machine will be taken away: any end but exit code 0 puts the run back on its sweep's run queue.
+
+        Returns True as soon as Redis has it, False when it did not answer within RESWEEP_MARK_TIMEOUT (5 s); the mark is
+        then sent as soon as it answers. May be called in a signal handler, and more than once.
+        """
+        if os.getpid() != self._pid:
+            return False
+        self._preempting = True
+        return self._channel.mark_preempting(self._facts.mark_timeout)
+
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], step: int | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Copy a file or a folder to where the run's next attempt finds it, and make it the one to go on from.
+
+        Waits up to RESWEEP_MARK_TIMEOUT (5 s) until Redis has it; if Redis is away it is committed later, after the rows
+        that were logged before. The last two are kept. Returns the copy; or `path` where nothing is saved: on ranks other
+        than 0, and in an attempt that was taken over.
+
+        Args:
+            step: The step that the checkpoint completes; by default the last one logged.
+
+        Raises:
+            UsageError: There is nothing at `path`.
+            OSError: It cannot be copied.
+        """
+        source = Path(path)
+        if self._channel.silent or self._finished or os.getpid() != self._pid:
+            self._notes.once(
+                "checkpoint", f"run {self.id}: this process saves no checkpoints (rank 0 does, before finish)"
+            )
+            return source
+        with self._lock:
+            self._apply()
+            last = self._ledger.last_step if step is None else operator.index(step)
+            for row in self._ledger.look():
+                self._channel.put(*row)
+        copy = self._checkpoints.store(source, last)
+        clean = plain(metadata or {}, "metadata", self._notes.odd_value)
+        ticket = self._channel.commit(Commit(str(copy), last, clean), self._facts.mark_timeout)
+        if ticket.granted is False:
+            self._checkpoints.drop(copy)
+            return source
+        return copy
+
+    def restore_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, None when there is none; the next ``log`` continues after its step.
+
+        It is the one that was committed last. If that one is not on this machine, an older one that is, with a warning.
+        """
+        if self._checkpoint is None:
+            return None
+        committed = self._checkpoint
+        found = self._checkpoints.find(committed.path, committed.step, committed.attempt)
+        if found is None or found.step != committed.step:
+            instead = "starting without one" if found is None else f"going on from {found.path}, step {found.step}"
+            self._notes.once(
+                "restore",
+                f"run {self.id}: the checkpoint {committed.path} (step {committed.step}) is not on this machine, {instead}; "
+                "set RESWEEP_CHECKPOINT_DIR to a folder that all machines share",
+            )
+        if found is None:
+            return None
+        if found.step is not None:
+            with self._lock:
+                for row in self._ledger.go_to(found.step + 1):
+                    self._channel.put(*row)
+        return found.path
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Send what waits, at most RESWEEP_FINISH_TIMEOUT (30 s), and end the run. Does nothing when called again.
+
+        Inside a sweep the agent reports the end by the exit status of the process; `exit_code` counts outside only.
+        """
+        if self._finished or os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._applying = False  # this may be a signal handler that interrupted `log`, which will not go on
+            self._apply()
+            for row in self._ledger.close():
+                self._channel.put(*row)
+            self._finished = True
+        left = self._channel.close(exit_code, self._facts.finish_timeout)
+        if left:
+            self._notes.once(
+                "left",
+                f"run {self.id}: {left} rows could not be sent within {self._facts.finish_timeout:g} s and are kept in a "
+                f"file; send them with: resweep sync {self._facts.directory}",
+            )
+        self._on_finish(self, exit_code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(code_of(error))
+
+    def __repr__(self) -> str:
+        return f"<resweep run {self.entity}/{self.project}/{self.id}, attempt {self.attempt}>"

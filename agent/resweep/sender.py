@@ -1,0 +1,375 @@
+"""The thread that carries rows, summary, config, checkpoints and marks of one attempt to the store.
+
+The training thread never waits for it, but in the calls that say so (marks, commits, `close`).
+While Redis is away, rows go to the spill file; when it is back they are sent in order. When the store says that the
+attempt is stale, nothing more is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from resweep.notes import Notes, logger
+from resweep.outbox import Outbox
+from resweep.spill import Commit, Row, encode
+from resweep.steps import Row as OpenRow
+from resweep.summaries import Summary
+from resweep.values import best_value
+
+if TYPE_CHECKING:
+    from resweep_scheduler.store import ClaimToken, Hold, Store, WriteAnswer
+
+INTERVAL = 0.5  # seconds between two looks at the outbox
+WAKE_ROWS = 2000  # rows that wake the thread before its interval is over
+LONGEST_PAUSE = 2.0  # seconds between two tries while Redis is away
+URGENT_PAUSE = 0.2  # the same while somebody waits for an answer
+MARK_REASON = "script"
+
+
+class FencedError(Exception):
+    """The store does not take writes of this attempt any more."""
+
+    def __init__(self, hold: Hold) -> None:
+        super().__init__(hold)
+        self.hold = hold
+
+
+class LapsedError(Exception):
+    """The lease ran out, and the agent has not adopted the run yet."""
+
+
+class Sender:
+    """Sends for one attempt.
+
+    Args:
+        look: Returns the open row if it was not seen as it stands; called in the sender's thread.
+        ends_run: Whether `close` reports the end; inside a sweep the agent does.
+        on_committed: Told the path of a checkpoint when it is the one from which the next attempt goes on.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        token: ClaimToken | None,
+        outbox: Outbox,
+        summary: Summary,
+        notes: Notes,
+        *,
+        run_id: str,
+        metric: tuple[str, str] | None,
+        ends_run: bool,
+        look: Callable[[], list[OpenRow]],
+        on_committed: Callable[[str], None] = lambda path: None,
+    ) -> None:
+        self._store = store
+        self._token = token
+        self._outbox = outbox
+        self._summary = summary
+        self._notes = notes
+        self._run_id = run_id
+        self._metric = metric
+        self._ends_run = ends_run
+        self._look = look
+        self._on_committed = on_committed
+        self._config: dict[str, Any] = {}  # top-level keys that the store does not have
+        self._config_lock = threading.Lock()
+        self._marks: SimpleQueue[Ticket] = SimpleQueue()
+        self._unanswered: list[Ticket] = []
+        self._commits: dict[str, Ticket] = {}
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._exit_code: int | None = None
+        self._next_try = 0.0
+        self._pause = 0.0
+        self._noted: dict[str, Any] = {}
+        self._nudged = False
+        self.silent = False  # log() has nothing to do
+        self._drained = threading.Event()
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._loop, name="resweep-sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # Called by the training thread.
+
+    def put(self, step: int, values: dict[str, Any]) -> None:
+        """Take a complete row; returns at once."""
+        self._outbox.append_row(step, values)
+        if self._outbox.crowded:
+            self._nudge()
+
+    def change_config(self, items: Mapping[str, Any]) -> None:
+        """Have top-level items of the config stored."""
+        with self._config_lock:
+            self._config.update(items)
+
+    def mark_preempting(self, timeout: float) -> bool:
+        """Wait until the store has the mark, at most `timeout` seconds; it is sent later if that is not enough.
+
+        May be called in a signal handler: it takes no lock that the interrupted code could hold.
+        """
+        ticket = Ticket()
+        self._marks.put(ticket)
+        self._nudge()
+        return ticket.wait(timeout)
+
+    def commit(self, commit: Commit, timeout: float) -> Ticket:
+        """Have a checkpoint committed after the rows before it; waits at most `timeout` seconds."""
+        ticket = self._commits[commit.path] = Ticket()
+        self._outbox.append_commit(commit)
+        self._nudge()
+        ticket.wait(timeout)
+        return ticket
+
+    def close(self, exit_code: int, timeout: float) -> int:
+        """Send what waits and, outside a sweep, the end; returns how many rows are left in the file."""
+        self._exit_code = exit_code
+        self._nudge()
+        done = self._drained.wait(timeout)
+        self._abandoned = True
+        self._nudge()
+        if done or self.silent:
+            self._outbox.close()
+            self._thread.join(1.0)
+            return 0
+        left = self._outbox.rows_waiting
+        self._note_facts(exit_code=exit_code)
+        self._outbox.close()
+        return left
+
+    def _nudge(self) -> None:
+        # Whatever is to be done was queued before: a nudge that is seen once covers all before it.
+        if not self._nudged:
+            self._nudged = True
+            self._wake.put(None)
+
+    # The thread.
+
+    def _loop(self) -> None:
+        # Signals are for the main thread: one delivered here would not interrupt what it waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while not self._abandoned and not self._drained.is_set():
+            with suppress(Empty):
+                self._wake.get(timeout=self.tick(time.monotonic()))
+            self._nudged = False
+
+    def tick(self, now: float) -> float:
+        """Send what can be sent; returns after how many seconds to look again."""
+        if self._abandoned or self.silent:
+            return INTERVAL
+        try:
+            self._look_at_open_row()
+            if now < self._next_try and not self._urgent():
+                self._outbox.write_down()
+                return min(INTERVAL, self._next_try - now)
+            self._deliver()
+        except FencedError as error:
+            self._fall_silent(error.hold)
+        except LapsedError:
+            self._wait(now, "its lease ran out, and its agent has not adopted it again yet")
+        except Exception as error:
+            self._wait(now, self._describe(error))
+        else:
+            self._resume()
+        return URGENT_PAUSE if self._urgent() else min(INTERVAL, max(0.01, self._next_try - now))
+
+    def _urgent(self) -> bool:
+        return self._exit_code is not None or bool(self._unanswered) or not self._marks.empty()
+
+    def _deliver(self) -> None:
+        """One pass over everything that waits.
+
+        Raises:
+            StoreError: Redis is away or refuses.
+        """
+        self._send_marks()
+        while entries := self._outbox.take():
+            if isinstance(entries[0], Commit):
+                self._send_commit(entries[0])
+            else:
+                self._send_rows([entry for entry in entries if isinstance(entry, Row)])
+            self._outbox.stored()
+            if self._abandoned:
+                return
+            self._send_marks()
+        if self._summary.changed:
+            self._send_rows([])
+        self._send_config()
+        if self._exit_code is not None and self._outbox.empty:
+            self._end(self._exit_code)
+            self._drained.set()
+
+    def _look_at_open_row(self) -> None:
+        # What a script leaves open is stored, too, before the script is killed.
+        for step, values in self._look():
+            self._outbox.append_row(step, values)
+
+    def _send_marks(self) -> None:
+        while not self._marks.empty():
+            self._unanswered.append(self._marks.get())
+        if self._unanswered:
+            hold = self._write(lambda store, token: store.mark_preempting(token, reason=MARK_REASON))
+            tickets, self._unanswered = self._unanswered, []
+            for ticket in tickets:
+                ticket.answer(hold == "owner")
+
+    def _send_rows(self, rows: list[Row]) -> None:
+        self._summary.changed, changed = False, self._summary.changed
+        summary = self._summary.snapshot()
+        metric = None
+        if self._metric is not None:
+            metric = best_value([*(row.values for row in rows), *([summary] if changed else [])], *self._metric)
+        texts = [(row.step, encode(row.values)) for row in rows]
+        text = encode(summary) if changed else None
+        first_seq = rows[0].seq if rows else 1
+        accepted: list[int] = []
+
+        def send(store: Store, token: ClaimToken) -> WriteAnswer:
+            answer = store.log(token, first_seq=first_seq, rows=texts, summary=text, metric=metric)
+            accepted.append(answer.accepted)
+            return answer
+
+        try:
+            self._write(send)
+        except BaseException:
+            self._summary.changed = changed or self._summary.changed
+            raise
+        if self._outbox.first_try and accepted[0] < len(rows):
+            self._notes.once(
+                "doubled",
+                f"run {self._run_id}: another process logs to the same attempt, and rows of one of them are lost; "
+                "log from one process (rank 0), or give each process a run id of its own",
+            )
+
+    def _send_commit(self, commit: Commit) -> None:
+        if not os.path.exists(commit.path):
+            return  # newer copies took its place while it waited
+        hold = self._write(
+            lambda store, token: store.commit_checkpoint(
+                token, path=commit.path, step=commit.step, metadata=commit.metadata
+            )
+        )
+        if hold == "owner":
+            self._on_committed(commit.path)
+        ticket = self._commits.pop(commit.path, None)
+        if ticket is not None:
+            ticket.answer(hold == "owner")
+
+    def _send_config(self) -> None:
+        with self._config_lock:
+            config, self._config = self._config, {}
+        if config:
+            try:
+                self._write(lambda store, token: store.update_config(token, config=config))
+            except BaseException:
+                with self._config_lock:
+                    self._config = config | self._config
+                raise
+
+    def _end(self, exit_code: int) -> None:
+        if self._ends_run:
+            assert self._store is not None
+            assert self._token is not None
+            self._store.finish_run(self._token, exit_code=exit_code)
+
+    def _write(self, call: Callable[[Store, ClaimToken], WriteAnswer]) -> Hold:
+        """One write under the claim; returns OWNER or ENDED.
+
+        Raises:
+            FencedError, LapsedError, StoreError: It was not taken.
+        """
+        from resweep_scheduler.store import Hold
+
+        assert self._store is not None
+        assert self._token is not None
+        answer = call(self._store, self._token)
+        if answer.hold in (Hold.STALE, Hold.GONE):
+            raise FencedError(answer.hold)
+        if answer.hold is Hold.LAPSED:
+            raise LapsedError
+        return answer.hold
+
+    # When it does not work.
+
+    def _wait(self, now: float, why: str) -> None:
+        self._outbox.put_back()
+        if self._pause == 0.0:
+            self._notes.once(
+                "away",
+                f"run {self._run_id} goes on and keeps what it logs, because {why}; it is sent when that is over",
+            )
+        self._pause = min(LONGEST_PAUSE, self._pause * 2 or INTERVAL)
+        self._next_try = now + self._pause * random.uniform(0.5, 1.0)
+        self._note_facts()
+
+    def _resume(self) -> None:
+        if self._pause:
+            logger.warning("run %s logs to Redis again; all that it kept is stored", self._run_id)
+            self._notes.again("away")
+        self._pause = self._next_try = 0.0
+
+    def _describe(self, error: Exception) -> str:
+        from resweep_scheduler.store import StoreError
+
+        if isinstance(error, StoreError):
+            return str(error)
+        logger.debug("run %s: sending failed", self._run_id, exc_info=error)
+        return f"sending failed ({type(error).__name__}: {error})"
+
+    def _note_facts(self, **facts: Any) -> None:
+        """Write down what the outbox does not hold, for `resweep sync` after this process."""
+        if self._config:
+            facts["config"] = dict(self._config)
+        if self._summary.changed:
+            facts["summary"] = self._summary.snapshot()
+        if facts and facts != self._noted:
+            self._noted = facts
+            self._outbox.note(**facts)
+
+    def _fall_silent(self, hold: Hold) -> None:
+        self.silent = True
+        rows = self._outbox.discard()
+        what = "was removed" if hold == "gone" else "was taken over by another attempt"
+        self._notes.once(
+            "fenced",
+            f"run {self._run_id} {what}; this process logs nothing more ({rows} rows dropped) and is of no further use",
+        )
+        self._refuse_all()
+        self._drained.set()
+
+    def _refuse_all(self) -> None:
+        while not self._marks.empty():
+            self._unanswered.append(self._marks.get())
+        for ticket in [*self._unanswered, *self._commits.values()]:
+            ticket.answer(False)
+        self._unanswered.clear()
+        self._commits.clear()
+
+
+class Ticket:
+    """What somebody waits for.
+
+    Attributes:
+        granted: None while nobody knows, then the answer.
+    """
+
+    def __init__(self) -> None:
+        self.granted: bool | None = None
+        self._answered = threading.Event()
+
+    def answer(self, granted: bool) -> None:
+        self.granted = granted
+        self._answered.set()
+
+    def wait(self, timeout: float) -> bool:
+        """True when it was granted within `timeout` seconds."""
+        self._answered.wait(timeout)
+        return self.granted is True
