@@ -48,6 +48,7 @@ def exit_code_of(error: Exception) -> ExitCode | None:
         (errors.StoreUnavailableError, ExitCode.REDIS_UNAVAILABLE),
         (ServerError, ExitCode.REDIS_UNAVAILABLE),
         (errors.StoreRefusedError, ExitCode.REDIS_REFUSED),
+        (errors.SweepIdTakenError, ExitCode.ILLEGAL_STATE),
         (errors.IllegalTransitionError, ExitCode.ILLEGAL_STATE),
     )
     return next((code for kind, code in kinds if isinstance(error, kind)), None)

@@ -93,6 +93,11 @@ def params_text(params: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={number(value)}" for name, value in flatten(params).items())
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """`8.4 s`, `3m 12s`, `2h 05m`, `3d 04h`."""
     if seconds < 60:
@@ -129,7 +134,7 @@ def ending(run: Run) -> str:
             parts.append(signal.Signals(run.signal).name)
         except ValueError:
             parts.append(f"signal {run.signal}")
-    if run.reason:
+    if run.reason and run.reason != f"exit code {run.exit_code}":
         parts.append(run.reason)
     return ", ".join(parts)
 

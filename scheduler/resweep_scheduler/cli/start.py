@@ -115,14 +115,15 @@ def _run_here(
     """Run agents until the sweep is over; returns an exit code when it did not come to that."""
     from resweep_scheduler.cli.access import store_url
     from resweep_scheduler.cli.local_agents import LocalAgents
+    from resweep_scheduler.cli.render import counted
     from resweep_scheduler.cli.view import View
 
     sweep = monitor.sweep
     path = f"{store.scope}/{sweep.sweep_id}"
     logs = directory / sweep.sweep_id
     agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=["--dir", str(directory)])
-    total = "endless, Ctrl-C ends it" if monitor.planned is None else f"{monitor.planned} runs"
-    notice(f"{number} agents, {total}; output of the runs in {logs}")
+    total = "endless, Ctrl-C ends it" if monitor.planned is None else counted(monitor.planned, "run")
+    notice(f"{counted(number, 'agent')}, {total}; output of the runs in {logs}")
     try:
         with View(monitor) as view:
             while agents.alive() and not received:
@@ -180,7 +181,7 @@ def _conclude(monitor: Monitor) -> None:
         raise click.exceptions.Exit(ExitCode.ILLEGAL_STATE)
     if unsuccessful := monitor.unsuccessful():
         notice(
-            f"{unsuccessful} runs failed or crashed; try them again: "
+            f"{render.counted(unsuccessful, 'run')} failed or crashed; to try again: "
             f"resweep retry {sweep.sweep_id} --failed --crashed && resweep start {sweep.sweep_id}"
         )
         raise click.exceptions.Exit(ExitCode.RUNS_FAILED)

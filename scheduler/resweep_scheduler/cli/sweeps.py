@@ -148,7 +148,9 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         value = f"{sweep.metric_name} {render.number(best[0].metric)}"
         pairs.append(("best", f"{best[0].run_id}  {value}  {render.params_text(best[0].params)}"))
     if missing := _missing_count(config, runs):
-        pairs.append(("missing", f"{missing} grid points are not finished (resweep missing {sweep.sweep_id})"))
+        pairs.append(
+            ("missing", f"{render.counted(missing, 'grid point')} not finished (resweep missing {sweep.sweep_id})")
+        )
     pairs.append(("created", render.ago(sweep.created_at, now)))
     render.show(render.facts(pairs))
 
