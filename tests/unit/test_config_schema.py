@@ -12,6 +12,7 @@ from support.jsonschema import accepts
 from resweep_scheduler.config import json_schema
 from resweep_scheduler.config.parameters import KINDS
 
+SCHEMA = json_schema()
 HEAD = {"method": "random", "program": "train.py"}
 
 # Faults that need two values side by side, or the way in which a number or a key was written.
@@ -48,7 +49,7 @@ def test_the_schema_is_json() -> None:
 
 @pytest.mark.parametrize(("name", "raw"), [pytest.param(*case, id=case[0]) for case in parsed_refusals()])
 def test_what_the_validator_refuses_the_schema_refuses_if_it_can(name: str, raw: object) -> None:
-    assert accepts(json_schema(), raw) == (name in BEYOND_JSON_SCHEMA)
+    assert accepts(SCHEMA, raw) == (name in BEYOND_JSON_SCHEMA)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,8 +57,8 @@ def test_the_schema_accepts_every_kind_nested_and_not(kind: str) -> None:
     examples: dict[str, object] = {"value": 1, "values": [1, None], "probabilities": [0.5, 0.5], "min": 1, "max": 2}
     parameter = {key: examples[key] for key in KINDS[kind].model_fields if key in examples} | {"distribution": kind}
     parameters = {"a": parameter, "g": {"parameters": {"b": parameter}}}
-    assert accepts(json_schema(), {**HEAD, "parameters": parameters})
-    assert accepts(json_schema(), {**HEAD, "method": "grid", "parameters": parameters}) == KINDS[kind].countable
+    assert accepts(SCHEMA, {**HEAD, "parameters": parameters})
+    assert accepts(SCHEMA, {**HEAD, "method": "grid", "parameters": parameters}) == KINDS[kind].countable
 
 
 def test_the_schema_accepts_all_keys_at_once() -> None:
@@ -74,4 +75,4 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
         "retry": {"failed": 1, "crashed": 1}, "lease": {"duration": 10, "heartbeat": 1}, "checkpoint": {"dir": "x"},
         "search": {"sampler": "tpe", "options": {"n_startup_trials": 5}},
     }  # fmt: skip
-    assert accepts(json_schema(), config)
+    assert accepts(SCHEMA, config)
