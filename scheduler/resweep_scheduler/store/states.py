@@ -38,17 +38,19 @@ class RunState(StrEnum):
 
 
 _TERMINAL = frozenset({RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.KILLED})
-_ENDS = frozenset({RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.KILLED, RunState.PREEMPTED})
+_ENDS = _TERMINAL | {RunState.PREEMPTED}
 
-# An owner that was given up for dead may come back and adopt its run while nobody else took it (promise 5);
-# that is the way from preempted and crashed back to running and, when it comes back to report its end, to any end.
+# An owner that was given up for dead may come back and adopt its run while nobody else took it (promise 5); that is the
+# way from preempted, crashed and failed (preempted too often without progress) back to running or preempting and, when
+# it comes back to report its end, to any end.
 _RUN_SUCCESSORS: dict[RunState, frozenset[RunState]] = {
     RunState.PENDING: frozenset({RunState.RUNNING, RunState.KILLED}),
     RunState.RUNNING: _ENDS | {RunState.PREEMPTING},
-    RunState.PREEMPTING: _ENDS,
+    RunState.PREEMPTING: _ENDS - {RunState.CRASHED},
     RunState.PREEMPTED: frozenset({RunState.RUNNING, RunState.PREEMPTING}) | _TERMINAL,
     RunState.FINISHED: frozenset(),
-    RunState.FAILED: frozenset({RunState.PREEMPTED, RunState.RUNNING}),
+    RunState.FAILED: frozenset({RunState.PREEMPTED, RunState.RUNNING, RunState.PREEMPTING})
+    | (_TERMINAL - {RunState.FAILED}),
     RunState.CRASHED: frozenset({RunState.PREEMPTED, RunState.RUNNING}) | (_TERMINAL - {RunState.CRASHED}),
     RunState.KILLED: frozenset({RunState.PREEMPTED}),
 }
