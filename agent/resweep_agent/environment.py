@@ -95,12 +95,12 @@ def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
     """
     lines = ["wandb_version: 1"]
     lines += [f"{json.dumps(name)}: {{value: {_yaml(value)}}}" for name, value in params.items()]
-    text = "\n".join(lines) + "\n"
+    data = ("\n".join(lines) + "\n").encode()
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
 
 
 def _yaml(value: object) -> str:

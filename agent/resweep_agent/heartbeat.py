@@ -31,6 +31,8 @@ OUTPUT_INTERVAL = 1.0
 """Seconds between two pieces of output of one run to Redis, at least."""
 LAST_OUTPUT = 2.0
 """Seconds that the end of a run's output may take from the pipe to us."""
+LONGEST_HOLD = 0.5
+"""Seconds that a heartbeat waits for a busy main thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Heart:
         self._leaving: list[_Kept] = []
         self._changed = threading.Condition()
         self._stopping = False
+        self._calm = threading.Event()
+        self._calm.set()
         self._thread = threading.Thread(target=self._run, name="resweep-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -115,6 +119,14 @@ class Heart:
             if kept is not None and send_output and kept.output is not None:
                 self._leaving.append(kept)
                 self._changed.notify()
+
+    def hold(self) -> None:
+        """The main thread is between two runs: it shall not have to share the interpreter. Main thread."""
+        self._calm.clear()
+
+    def release(self) -> None:
+        """The main thread sleeps. Main thread."""
+        self._calm.set()
 
     def close(self) -> None:
         """Stop, and send the output that is left. The thread may take a moment to notice; nothing waits for it."""
@@ -224,6 +236,7 @@ class Heart:
     def _run(self) -> None:
         while not self._stopping:
             try:
+                self._calm.wait(LONGEST_HOLD)
                 next_at = self.step(time.monotonic())
                 self._sleep(next_at)
             except Exception:

@@ -149,6 +149,7 @@ class Loop:
         if ended is None:
             return
         parts = self._parts
+        parts.heart.hold()
         self._selector.unregister(attempt.child)
         attempt.child.close()
         parts.pump.finish(attempt.output)
@@ -361,10 +362,11 @@ class Loop:
         return min(times)
 
     def _sleep(self, due: float) -> None:
+        parts = self._parts
+        parts.heart.release()
         seconds = due - self._clock()
         if seconds <= 0:
             return
-        parts = self._parts
         idle = all(slot.free for slot in self._slots) and self._may_claim() and parts.link.down_since is None
         if idle and not self._selector.select(0):
             block = min(seconds, POLL, parts.policy.store_timeout / 2)
