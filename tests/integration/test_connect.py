@@ -336,6 +336,4 @@ def moved(client: Client, cluster: Cluster) -> object:
 
 
 def test_keys_of_several_slots_are_refused(cluster: Cluster) -> None:
-    with connect(cluster.url) as client, pytest.raises(RedisClusterException) as caught:
-        client.eval("return 1", 2, "a", "b")
-    assert isinstance(translate(caught.value, cluster.url), StoreError)
+    refused(fault(cluster.url, lambda client: client.eval("return 1", 2, "a", "b")), "refused a command")

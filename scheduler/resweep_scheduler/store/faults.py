@@ -32,6 +32,8 @@ class _Fault:
     cure: str
 
 
+_OUR_FAULT = ("refused a command", "if nobody else writes keys that begin with resweep:, report it as a bug")
+
 # The first that fits counts.
 _FAULTS = (
     _Fault(
@@ -131,6 +133,8 @@ _FAULTS = (
         "is no cluster",
         "write redis:// instead of redis+cluster://",
     ),
+    # redis-py's own checks, whose classes differ from version to version, and the server's CROSSSLOT.
+    _Fault(r"same (key |hash )?slot", _Kind.REFUSED, *_OUR_FAULT),
     _Fault(
         r"DB index is out of range|invalid DB index",
         _Kind.REFUSED,
@@ -186,7 +190,6 @@ def _by_class(error: Exception) -> _Fault:
         ((redis.AuthenticationError,), refused, "refuses the user or the password", "check both in the URL"),
         # A cluster's client follows MOVED and ASK itself, so this is the client for a single server.
         ((redis.AskError,), refused, "is a node of a cluster", "write redis+cluster:// instead of redis://"),
-        ((redis.ClusterCrossSlotError, redis.CrossSlotTransactionError), refused, *_OUR_FAULT),
         ((redis.ClusterError, redis.TryAgainError), unavailable, "is a cluster that is being changed", "try again"),
         ((redis.TimeoutError, TimeoutError), unavailable, "does not answer in time", "see whether it is overloaded"),
         # A cluster of which no node answers, or whose shard is away, has no class of its own.
@@ -197,9 +200,6 @@ def _by_class(error: Exception) -> _Fault:
         if isinstance(error, classes):
             return _Fault("", kind, rule, cure)
     return _Fault("", refused, *_OUR_FAULT)
-
-
-_OUR_FAULT = ("refused a command", "if nobody else writes keys that begin with resweep:, report it as a bug")
 
 
 def _detail(text: str) -> str:
