@@ -3,8 +3,8 @@
 Every simulated agent owns a run and sends a heartbeat every 10 s, so 1,000 heartbeats reach the server each second. They
 come evenly, from a few processes that each send what is due in a pipeline; one connection for each agent would cost the
 server memory and some time for reading, and is not simulated. Meanwhile another client claims and ends runs of the same
-sweep, and times its claims. The baseline is the least that any system with heartbeats can send, `SET key value EX`, at the
-same rate from the same processes; and the same claims on the same server without any heartbeats.
+sweep, and times its claims. The baseline is the least that any system with heartbeats can send, `SET key value EX`, at
+the same rate from the same processes; and the same claims on the same server without any heartbeats.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def heartbeat_command(store: Store, sweep_id: str, held: Held) -> tuple[object, 
     arguments = {
         "prefix": store.keys.prefix, "sid": sweep_id, "agent": agent, "lease_ms": harness.LEASE_MS,
         "run_id": token.run_id, "attempt": token.attempt, "nonce": token.nonce,
-    }  # fmt: skip
+    }
     return "EVALSHA", load_script("heartbeat").sha, 1, store.keys.run(token.run_id), encode_arguments(arguments)
 
 
@@ -47,7 +47,9 @@ def plain_command(held: Held) -> tuple[object, ...]:
     return "SET", f"alive:{agent}", token.nonce, "EX", 60
 
 
-def send_heartbeats(url: str, sweep_id: str, held: list[Held], plain: bool, barrier: Barrier, stop: Event) -> None:
+def send_heartbeats(
+    url: str, sweep_id: str, held: list[Held], *, plain: bool, barrier: Barrier, stop: Event
+) -> None:
     """One sender: the heartbeats of its agents, evenly over the interval, until told to stop."""
     store = open_store(url, harness.SCOPE, timeout=30)
     commands = [plain_command(one) if plain else heartbeat_command(store, sweep_id, one) for one in held]
@@ -81,7 +83,11 @@ def under_load(server: Server, sweep_id: str, held: list[Held], *, plain: bool, 
     barrier, stop = _SPAWN.Barrier(SENDERS + 1), _SPAWN.Event()
     shares = [held[number::SENDERS] for number in range(SENDERS)]
     senders = [
-        _SPAWN.Process(target=send_heartbeats, args=(server.url, sweep_id, share, plain, barrier, stop))
+        _SPAWN.Process(
+            target=send_heartbeats,
+            args=(server.url, sweep_id, share),
+            kwargs={"plain": plain, "barrier": barrier, "stop": stop},
+        )
         for share in shares
     ]
     for sender in senders:
@@ -174,7 +180,7 @@ def _figures(settings: str, loads: dict[str, list[Load]]) -> list[Figure]:
             f"claim p99, {settings}", "ms", Spread.of([worst["ours"]]), "same without heartbeats",
             Spread.of([worst["none"]]), f"x {worst['ours'] / worst['none']:.2f}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -220,7 +220,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def new_sweep(store: Store, **settings: int) -> str:
+def new_sweep(store: Store) -> str:
     """A sweep without a config, for benchmarks that call the store themselves; returns its id."""
     sweep_id = f"s{secrets.token_hex(4)}"
     store.create_sweep(
@@ -228,9 +228,20 @@ def new_sweep(store: Store, **settings: int) -> str:
         nonce=secrets.token_hex(8),
         config_text="",
         config_json="{}",
-        settings=SweepSettings(lease_ms=LEASE_MS, **settings),
+        settings=SweepSettings(lease_ms=LEASE_MS),
     )
     return sweep_id
+
+
+def create_sweep(server: Server, config: Mapping[str, object]) -> str:
+    """A sweep from a config as a user writes it; returns its path for `sweep-agent`."""
+    from resweep_scheduler.config import parse_sweep
+    from resweep_scheduler.creation import create_sweep as create
+
+    store, sweep_id = create(
+        server.url, parse_sweep(config), config_text="", entity=SCOPE.entity, project=SCOPE.project
+    )
+    return f"{store.scope}/{sweep_id}"
 
 
 def parameters(index: int) -> dict[str, object]:

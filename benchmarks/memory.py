@@ -135,7 +135,7 @@ def measure(quick: bool) -> Report:
                     f"x {ours / theirs:.2f}",
                     f"{TARGET:,.0f} B",
                     ours <= TARGET,
-                )  # fmt: skip
+                )
             )
             parts = ", ".join(f"{kind} {size:,.0f}" for kind, size in sorted(kinds.items(), key=_largest) if size >= 1)
             report.remarks.append(f"{name}, MEMORY USAGE in bytes per run: {parts}")
