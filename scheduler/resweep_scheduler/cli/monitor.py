@@ -32,11 +32,11 @@ class Monitor:
 
     def __init__(self, store: Store, sweep_id: str) -> None:
         """Read the whole sweep once; raises what the store raises."""
-        self._store = store
-        self.now = store.redis_time()
+        self._store = store.patient(0)  # `step` is called again anyway, and a picture must not freeze
+        self.now = self._store.redis_time()
         # Ids of events begin with the time of Redis: what happens from here on is read again at worst, never missed.
         self._after = f"{self.now - 1}-0"
-        self.sweep = store.sweep(sweep_id)
+        self.sweep = self._store.sweep(sweep_id)
         self.planned = planned_runs(config_of(self.sweep))
         self.runs: dict[str, Run] = {}
         self.agents: Sequence[AgentRecord] = ()

@@ -50,7 +50,10 @@ def server_command() -> None:
 @server_command.command("start", examples=("resweep server start",))
 @json_option
 def start(as_json: bool) -> None:
-    """Start the embedded server, unless it runs already; print its URL."""
+    """Start the embedded server.
+
+    Unless it runs already. Prints its URL.
+    """
     from resweep_scheduler.service.server import ensure_server, server_status
 
     url = ensure_server()
@@ -72,7 +75,7 @@ def stop() -> None:
 @server_command.command("status", examples=("resweep server status", "resweep server status --json | jq .running"))
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether the embedded server runs, where, and how large its data is."""
+    """Show whether and where the embedded server runs."""
     from resweep_scheduler.service.server import server_status
 
     _print_status(server_status(), as_json=as_json)
