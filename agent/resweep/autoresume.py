@@ -1,9 +1,10 @@
 """resume="auto": which run goes on in this directory, in ``<dir>/resweep/auto-resume.json``.
 
-The file has one entry for each run that was begun here with resume="auto" and has not ended with exit code 0: its id and
-project, and the host, process and command that run it. So several runs can live in one directory: the run of a living
-process of this host is never taken over, and of several dead ones the run of the same command is taken first, then the
-newest. An entry of another host is taken for dead, because a job that is started again on another node must find it.
+The file has one entry for each run that was begun here with resume="auto" and has not ended with exit code 0: its id
+and project, and the host, process and command that run it. So several runs can live in one directory: the run of a
+living process of this host is never taken over, and of several dead ones the run of the same command is taken first,
+then the newest. An entry of another host is taken for dead, because a job that is started again on another node must
+find it.
 
 The file is written by rename, under a lock. A file that cannot be read is as good as none.
 """
@@ -70,7 +71,7 @@ class AutoResume:
         self._scope = scope
 
     def choose(self, explicit_id: str | None, new_id: Callable[[], str]) -> str:
-        """Return the run to go on with, and note that this process has it: the explicit one, a dead one, or a new one."""
+        """Return the run to go on with: the explicit one, a dead one, or a new one. This process has it from now on."""
         with self._locked() as entries:
             dead = [entry for entry in entries if entry.scope == self._scope and not entry.lives]
             # Newest last; the same command before others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import time
@@ -16,6 +17,7 @@ from resweep.errors import Error, UsageError
 from resweep.notes import Notes, logger
 from resweep.offline import Channel, OfflineSender, Silent
 from resweep.outbox import Outbox
+from resweep.parameters import read_parameters
 from resweep.runs import Facts, Run
 from resweep.sender import Sender
 from resweep.settings import Settings
@@ -136,7 +138,9 @@ class Assembly:
 def _begin_alone(settings: Settings, on_finish: OnFinish) -> Run:
     from resweep_scheduler.store import new_id
 
-    parts = Assembly(settings, settings.run_id or new_id(), attempt=1, config=settings.config)
+    chosen = read_parameters(settings.parameter_file)
+    config = {**settings.config, **chosen}
+    parts = Assembly(settings, settings.run_id or new_id(), attempt=1, config=config, locked=chosen)
     run = parts.run(on_finish)
     run.begin(Silent())
     return run
@@ -191,25 +195,28 @@ def _begin_offline(settings: Settings, on_finish: OnFinish) -> Run:
     nonce = secrets.token_hex(8)
     init = {
         "nonce": nonce,
-        "config": settings.config,
         "name": settings.name,
         "group": settings.group,
         "notes": settings.notes,
         "tags": settings.tags,
     }
-    parts = Assembly(settings, run_id, attempt=token.attempt if token else 1, config=settings.config)
+    chosen = read_parameters(settings.parameter_file)
+    config = {**settings.config, **chosen}
+    parts = Assembly(settings, run_id, attempt=token.attempt if token else 1, config=config, locked=chosen)
+    own = {name: value for name, value in parts.config.as_dict().items() if name not in chosen}
     header = Header(
         run_id=run_id,
         entity=settings.entity,
         project=settings.project,
         claim=token.encode() if token else None,
         sweep_id=settings.sweep_id,
-        init=init | {"config": parts.config.as_dict()},
+        init=init | {"config": own},
     )
     outbox = parts.outbox(header, f"{parts.attempt if token else f'offline-{nonce}'}")
     run = parts.run(on_finish)
     run.begin(parts.sender(OfflineSender, run, outbox))
-    outbox.note(config=parts.config.as_dict())
+    if own:
+        outbox.note(config=own)
     return run
 
 
@@ -226,6 +233,7 @@ def _begin_online(settings: Settings, on_finish: OnFinish) -> Run:
             auto.begin_anew()
     store = open_store(settings.entity, settings.project)
     try:
+        _send_leftovers(store, settings, run_id)
         answer = _initialise(store, settings, run_id, token)
     except BaseException:
         close_store(store)
@@ -263,8 +271,6 @@ def _begin_online(settings: Settings, on_finish: OnFinish) -> Run:
     missing = {name: value for name, value in settings.config.items() if name not in record.config}
     run.config.update(missing)
     return run
-
-
 
 
 def _claim(settings: Settings) -> ClaimToken | None:
@@ -311,6 +317,18 @@ def _initialise(store: Store, settings: Settings, run_id: str, token: ClaimToken
     return answer
 
 
+def _send_leftovers(store: Store, settings: Settings, run_id: str) -> None:
+    """Send what an earlier process of the run left in files here, as long as its claim is not void."""
+    from resweep.sync import SyncOutcome, sync
+
+    if not any(spill_folder(settings.directory).glob(f"{glob.escape(run_id)}-*.jsonl")):
+        return
+    patiently(store, settings.init_timeout, run_id, lambda patient: patient.redis_time())
+    for file in sync(settings.directory, run_id=run_id).files:
+        if file.outcome is not SyncOutcome.IN_USE:
+            logger.warning("rows of an earlier process: %s", file)
+
+
 def _meta(settings: Settings) -> RunMeta:
     from resweep_scheduler.store import RunMeta
 
@@ -322,16 +340,17 @@ def _refuse(answer: InitAnswer, run_id: str) -> None:
 
     if answer.outcome is InitOutcome.MUST_EXIST:
         raise UsageError(
-            "You provided an invalid value for the `resume` argument. The value 'must' is not a valid option for resuming "
-            f"the run ({run_id}) that has not been initialized. Please check your inputs and try again with a valid run "
-            "ID. If you are trying to start a new run, please omit the `resume` argument or use `resume='allow'`."
+            "You provided an invalid value for the `resume` argument. The value 'must' is not a valid option for "
+            f"resuming the run ({run_id}) that has not been initialized. Please check your inputs and try again with a "
+            "valid run ID. If you are trying to start a new run, please omit the `resume` argument or use "
+            "`resume='allow'`."
         )
     if answer.outcome is InitOutcome.MUST_NOT_EXIST:
         raise UsageError(
-            "You provided an invalid value for the `resume` argument. The value 'never' is not a valid option for resuming "
-            f"a run ({run_id}) that already exists. Please check your inputs and try again with a valid value for the "
-            "`resume` argument. If you are trying to resume the run, use `resume='must'` or `resume='allow'`; to start a "
-            "new run, give another `id` or none."
+            "You provided an invalid value for the `resume` argument. The value 'never' is not a valid option for "
+            f"resuming a run ({run_id}) that already exists. Please check your inputs and try again with a valid value "
+            "for the `resume` argument. If you are trying to resume the run, use `resume='must'` or `resume='allow'`; "
+            "to start a new run, give another `id` or none."
         )
     if answer.outcome is InitOutcome.HELD:
         raise UsageError(

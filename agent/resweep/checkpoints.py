@@ -2,9 +2,9 @@
 
     <RESWEEP_CHECKPOINT_DIR, else dir/resweep/checkpoints>/<run id>/step-<step>-attempt-<n>/<name of the file or folder>
 
-A checkpoint is the one to go on from only when Redis has accepted its path under the attempt's claim. So an attempt that
-was taken over can copy what it likes: it changes nothing for its successor, whose files it never touches, because an
-attempt removes only what attempts up to its own number wrote.
+A checkpoint is the one to go on from only when Redis has accepted its path under the attempt's claim. So an attempt
+that was taken over can copy what it likes: it changes nothing for its successor, whose files it never touches, because
+an attempt removes only what attempts up to its own number wrote.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class CheckpointFolder:
         self._attempt = attempt
         self._committed: list[Path] = []  # folders, the newest last
         self._waiting: list[Path] = []  # folders whose commit Redis does not have yet
+        self._lock = threading.RLock()  # `committed` is called by the thread that sends
 
     def store(self, source: Path, step: int | None) -> Path:
         """Copy `source`, a file or a folder, so that it is there whole or not at all; returns the copy.
@@ -61,25 +63,27 @@ class CheckpointFolder:
         try:
             _copy(source, partial / source.name)
             _fsync(partial)
-            target = self._free_name(step)
-            partial.rename(target)
+            with self._lock:
+                target = self._free_name(step)
+                partial.rename(target)
+                self._waiting.append(target)
+                # During a long outage only the newest copies that wait are worth their room.
+                while len(self._waiting) > KEPT:
+                    shutil.rmtree(self._waiting.pop(0), ignore_errors=True)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         _fsync(self.folder)
-        # During a long outage only the newest copies that wait are worth their room.
-        self._waiting.append(target)
-        while len(self._waiting) > KEPT:
-            shutil.rmtree(self._waiting.pop(0), ignore_errors=True)
         return target / source.name
 
     def committed(self, path: str) -> None:
         """The copy at `path` is the one to go on from: remove what is older than the last two of this kind."""
         folder = Path(path).parent
-        if folder in self._waiting:
-            del self._waiting[: self._waiting.index(folder) + 1]
-        self._committed = [*self._committed, folder][-KEPT:]
-        self._remove_others(keep=[*self._committed, *self._waiting])
+        with self._lock:
+            if folder in self._waiting:
+                del self._waiting[: self._waiting.index(folder) + 1]
+            self._committed = [*self._committed, folder][-KEPT:]
+            self._remove_others(keep=[*self._committed, *self._waiting])
 
     def remember(self, path: str) -> None:
         """The copy at `path` is committed already, by an earlier attempt."""
@@ -90,7 +94,7 @@ class CheckpointFolder:
         shutil.rmtree(path.parent, ignore_errors=True)
 
     def find(self, path: str, step: int | None, attempt: int) -> Found | None:
-        """The committed checkpoint if it is on this machine, else the newest older one that is; None when there is none."""
+        """The committed checkpoint if it is on this machine, else the newest older one that is, else None."""
         for candidate in (Path(path), self.folder / Path(path).parent.name / Path(path).name):
             if candidate.exists():
                 return Found(candidate, step, attempt)

@@ -12,8 +12,8 @@ from resweep.values import Complain, plain
 class Config(dict[str, Any]):
     """The run's config: ``config["lr"]``, ``config.lr``, ``config.optimizer.lr``, ``config.update({…})``.
 
-    What the sweep chose is locked: an update of it is ignored, with one warning per name. Nothing can be removed. A copy
-    (``dict(config)``, ``copy``, ``pickle``) is a plain dictionary.
+    What the sweep chose is locked: an update of it is ignored, with one warning per name. Nothing can be removed.
+    Copies (by ``copy``, ``pickle``, ``as_dict``) are plain dictionaries.
     """
 
     __slots__ = ("_complain", "_locked", "_on_change", "_path", "_warn")
@@ -83,7 +83,10 @@ class Config(dict[str, Any]):
             self[name] = value
 
     def update(self, *items: Any, **named: Any) -> None:
-        """Set several items. Accepts a mapping, pairs or a namespace such as argparse's; W&B's `allow_val_change` is ignored."""
+        """Set several items, from a mapping, pairs or a namespace such as argparse's.
+
+        W&B's `allow_val_change` is accepted and changes nothing.
+        """
         named.pop("allow_val_change", None)
         for group in items:
             for name, value in config_items(group).items():
@@ -134,7 +137,7 @@ class Config(dict[str, Any]):
 
 
 def config_items(config: Any) -> dict[str, Any]:
-    """The items of what a script passes as config: a mapping, pairs, or an object with attributes (argparse's Namespace).
+    """The items of what a script passes as config: a mapping, pairs, or an object with attributes as argparse makes it.
 
     Raises:
         UsageError: It is none of them.

@@ -60,8 +60,8 @@ def patiently(store: Store, timeout: float, run_id: str, call: Callable[[Store],
             return call(store.patient(timeout - first))
     except (StoreUnavailableError, StoreRefusedError) as error:
         raise CommError(
-            f"Failed to get resume status for run ID: {run_id}: {error}. Tried for {timeout:g} s (RESWEEP_INIT_TIMEOUT); "
-            "start the server or correct RESWEEP_URL, or log to a file with mode='offline'"
+            f"Failed to get resume status for run ID: {run_id}: {error}. Tried for {timeout:g} s "
+            "(RESWEEP_INIT_TIMEOUT); start the server or correct RESWEEP_URL, or log to a file with mode='offline'"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """How this process ends, as far as that can be seen without changing anything in it.
 
-A run outside a sweep that is neither finished by hand nor used as a context manager ends when the interpreter does. No hook
-is replaced to learn the exit status. What can be seen from an atexit function:
+A run outside a sweep that is neither finished by hand nor used as a context manager ends when the interpreter does. No
+hook is replaced to learn the exit status. What can be seen from an atexit function:
 
 * an uncaught exception: the interpreter leaves it in ``sys.last_value`` before it runs atexit functions;
 * a main program that ran to its end: its frame stopped at a return;

@@ -39,6 +39,7 @@ class Outbox:
         self._from_file = False  # the batch handed out comes from the file
         self._lock = threading.RLock()
         self._disk_retry_at = 0.0
+        self._closed = False
         self._tried_seq = 0  # rows up to this one were handed out before
         self.first_try = True  # whether nothing of the batch handed out was
         self.lost = 0
@@ -77,7 +78,7 @@ class Outbox:
     def take(self) -> list[Entry]:
         """Hand out the next batch; `stored` or `put_back` must follow. Empty when nothing waits."""
         with self._lock:
-            while self._spill.pending:
+            while self._spill.pending and not self._closed:
                 batch = self._spill.next_batch()
                 if batch:
                     self._from_file = True
@@ -100,7 +101,7 @@ class Outbox:
     def stored(self) -> None:
         """The batch handed out is stored."""
         with self._lock:
-            if self._from_file:
+            if self._from_file and not self._closed:
                 self._spill.advance()
             self._sending = []
             self._from_file = False
@@ -117,7 +118,7 @@ class Outbox:
     def write_down(self) -> None:
         """Write to the file what is in memory; keep it there when the file cannot be written."""
         with self._lock:
-            if time.monotonic() < self._disk_retry_at:
+            if self._closed or time.monotonic() < self._disk_retry_at:
                 return
             entries = [*([] if self._sending_is_on_disk else self._sending), *self._memory]
             if not entries:
@@ -138,6 +139,8 @@ class Outbox:
     def note(self, **facts: Any) -> None:
         """Write summary, config or exit_code to the file, for whoever sends it after this process."""
         with self._lock:
+            if self._closed:
+                return
             try:
                 self._spill.note(**facts)
             except OSError as error:
@@ -154,8 +157,10 @@ class Outbox:
             return rows
 
     def close(self) -> None:
-        """Leave what waits in the file."""
+        """Leave what waits in the file. Nothing that a call still under way says later changes it."""
         with self._lock:
+            self._disk_retry_at = 0.0
             self.write_down()
+            self._closed = True
             self._sending = []
             self._spill.close()

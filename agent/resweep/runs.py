@@ -227,7 +227,7 @@ class Run:
     def define_metric(self, name: str, summary: str | None = None, step_metric: str | None = None, **_: object) -> None:
         """Choose what the summary keeps of a metric: "last" (the default), "min", "max", "mean" or "none".
 
-        `name` may be a pattern such as ``val/*``. `step_metric` and W&B's other arguments are accepted and change nothing.
+        `name` may be a pattern such as ``val/*``. W&B's other arguments are accepted and change nothing.
 
         Raises:
             UsageError: There is no such choice.
@@ -238,8 +238,8 @@ class Run:
     def mark_preempting(self) -> bool:
         """Say that this machine will be taken away: any end but exit code 0 puts the run back on its sweep's run queue.
 
-        Returns True as soon as Redis has it, False when it did not answer within RESWEEP_MARK_TIMEOUT (5 s); the mark is
-        then sent as soon as it answers. May be called in a signal handler, and more than once.
+        Returns True as soon as Redis has it, False when it did not answer within RESWEEP_MARK_TIMEOUT (5 s); the mark
+        is then sent as soon as it answers. May be called in a signal handler, and more than once.
         """
         if os.getpid() != self._pid:
             return False
@@ -251,9 +251,9 @@ class Run:
     ) -> Path:
         """Copy a file or a folder to where the run's next attempt finds it, and make it the one to go on from.
 
-        Waits up to RESWEEP_MARK_TIMEOUT (5 s) until Redis has it; if Redis is away it is committed later, after the rows
-        that were logged before. The last two are kept. Returns the copy; or `path` where nothing is saved: on ranks other
-        than 0, and in an attempt that was taken over.
+        Waits up to RESWEEP_MARK_TIMEOUT (5 s) until Redis has it; if Redis is away it is committed later, after the
+        rows that were logged before. The last two are kept. Returns the copy; or `path` where nothing is saved: on
+        ranks other than 0, and in an attempt that was taken over.
 
         Args:
             step: The step that the checkpoint completes; by default the last one logged.
@@ -294,8 +294,8 @@ class Run:
             instead = "starting without one" if found is None else f"going on from {found.path}, step {found.step}"
             self._notes.once(
                 "restore",
-                f"run {self.id}: the checkpoint {committed.path} (step {committed.step}) is not on this machine, {instead}; "
-                "set RESWEEP_CHECKPOINT_DIR to a folder that all machines share",
+                f"run {self.id}: the checkpoint {committed.path} (step {committed.step}) is not on this machine, "
+                f"{instead}; set RESWEEP_CHECKPOINT_DIR to a folder that all machines share",
             )
         if found is None:
             return None
@@ -322,8 +322,8 @@ class Run:
         if left:
             self._notes.once(
                 "left",
-                f"run {self.id}: {left} rows could not be sent within {self._facts.finish_timeout:g} s and are kept in a "
-                f"file; send them with: resweep sync {self._facts.directory}",
+                f"run {self.id}: {left} rows could not be sent within {self._facts.finish_timeout:g} s and are kept in "
+                f"a file; send them with: resweep sync {self._facts.directory}",
             )
         self._on_finish(self, exit_code)
 

@@ -19,6 +19,10 @@ class _Session:
     """What this process has begun. A forked child begins anew."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything, as in a forked child; its parent's run stays the parent's."""
         self.lock = threading.RLock()
         self.pid = os.getpid()
         self.run: Run | None = None
@@ -31,9 +35,8 @@ _session = _Session()
 
 
 def _this_session() -> _Session:
-    global _session
     if _session.pid != os.getpid():
-        _session = _Session()
+        _session.begin()
     return _session
 
 
@@ -67,10 +70,10 @@ def init(
         tags: Kept from before a resume when None; so are notes, name and group.
         notes: Free text.
         group: Free text.
-        dir: Where ``resweep/`` with spilled rows, checkpoints and the auto-resume file goes; defaults to WANDB_DIR, else
-            the working directory.
-        mode: "online"; "offline": rows go to a file that ``resweep sync`` sends; "disabled": nothing is kept. Defaults to
-            RESWEEP_MODE, outside a sweep else WANDB_MODE.
+        dir: Where ``resweep/`` with spilled rows, checkpoints and the auto-resume file goes; defaults to WANDB_DIR,
+            else the working directory.
+        mode: "online"; "offline": rows go to a file that ``resweep sync`` sends; "disabled": nothing is kept. Defaults
+            to RESWEEP_MODE, outside a sweep else WANDB_MODE.
 
     Raises:
         UsageError: An argument or variable is not allowed, or the run exists and must not, or must and does not.
@@ -125,8 +128,8 @@ def _at_exit() -> None:
     if not ending.certain:
         if session.settings is not None and session.settings.resume == "auto" and session.settings.claim is None:
             logger.warning(
-                "run %s: the program ended by sys.exit(), whose code cannot be seen, so resume='auto' will go on with this "
-                "run; call run.finish(), or use `with resweep.init(…):`",
+                "run %s: the program ended by sys.exit(), whose code cannot be seen, so resume='auto' will go on with "
+                "this run; call run.finish(), or use `with resweep.init(…):`",
                 session.run.id,
             )
         session.witness = None  # keeps the entry for resume="auto"
@@ -198,9 +201,6 @@ class NotBegun:
         self._fail()
 
     def __iter__(self) -> NoReturn:
-        self._fail()
-
-    def __len__(self) -> NoReturn:
         self._fail()
 
     def __bool__(self) -> bool:

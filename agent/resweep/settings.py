@@ -3,9 +3,11 @@
 Outside a sweep an argument wins over the environment. Inside an agent's attempt the agent's environment says which run
 this is and how it is resumed, and wins in silence, so that one script serves both.
 
-    WANDB_RUN_ID, WANDB_RESUME, WANDB_ENTITY, WANDB_PROJECT, WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_GROUP, WANDB_DIR
+    WANDB_RUN_ID, WANDB_RESUME, WANDB_ENTITY, WANDB_PROJECT, WANDB_DIR
+    WANDB_NAME, WANDB_NOTES, WANDB_TAGS, WANDB_RUN_GROUP
     RESWEEP_MODE, WANDB_MODE            online, offline or disabled (inside an attempt only RESWEEP_MODE counts)
-    RESWEEP_CLAIM, RESWEEP_SWEEP_ID     set by the agent: this process is an attempt of a sweep's run
+    RESWEEP_CLAIM, RESWEEP_SWEEP_ID,
+    WANDB_SWEEP_PARAM_PATH              set by the agent: this process is an attempt of a sweep's run
     RESWEEP_CHECKPOINT_DIR              where checkpoints go
     RESWEEP_AGENT_RANK                  set by the agent: the rank variables that it was itself started with
     RESWEEP_INIT_TIMEOUT, RESWEEP_FINISH_TIMEOUT, RESWEEP_MARK_TIMEOUT     seconds to wait for Redis
@@ -47,6 +49,7 @@ class Settings:
     mode: str
     claim: str | None
     sweep_id: str | None
+    parameter_file: str | None
     config: Mapping[str, Any]
     name: str | None
     notes: str | None
@@ -113,6 +116,7 @@ def resolve(
         mode=_mode(mode, environ, inside),
         claim=environ["RESWEEP_CLAIM"] if inside else None,
         sweep_id=environ.get("RESWEEP_SWEEP_ID") or None if inside else None,
+        parameter_file=environ.get("WANDB_SWEEP_PARAM_PATH") if inside else None,
         config=config_items(config),
         name=name or environ.get("WANDB_NAME") or None,
         notes=environ.get("WANDB_NOTES") or None if notes is None else notes,
@@ -153,7 +157,7 @@ def _resume_from_environment(environ: Mapping[str, str]) -> str:
 
 
 def _mode(argument: str | None, environ: Mapping[str, str], inside: bool) -> str:
-    # WANDB_MODE=offline is what clusters without internet set for the real wandb: a sweep must log to its Redis nonetheless.
+    # Clusters without internet set WANDB_MODE=offline for the real wandb; a sweep must log to its Redis all the same.
     found = [("mode", argument), ("RESWEEP_MODE", environ.get("RESWEEP_MODE"))]
     if not inside:
         found.append(("WANDB_MODE", environ.get("WANDB_MODE")))

@@ -1,10 +1,10 @@
 """Rows that could not be sent, in a file: ``<dir>/resweep/spill/<run id>-<attempt>-<pid>.jsonl``.
 
-The first line is the header: whose rows these are and under which claim. After it come, in the order of logging, lines of
+The first line is the header: whose rows these are and under which claim. After it come, in the order of logging, lines
 
     {"seq": 7, "step": 6, "row": {…}}                        a row; seq counts within the attempt
     {"checkpoint": {"path": …, "step": …, "metadata": …}}    a checkpoint that is not committed yet
-    {"summary": {…}}   {"config": {…}}   {"exit_code": 0}    the whole summary, changed config, the end; the last one counts
+    {"summary": {…}}   {"config": {…}}   {"exit_code": 0}    the summary, changed config, the end; the last one counts
 
 Rows are idempotent by seq, so a file may be sent again from its beginning. The writer holds a lock on the file: what is
 locked belongs to a living process. A torn last line, of a process that was killed while it wrote, is left out.
@@ -238,7 +238,7 @@ class SpillFile:
     def _open(self) -> int:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = self._create()
             header = self._header.encode().encode() + b"\n"
             try:
                 lock(file)
@@ -252,6 +252,16 @@ class SpillFile:
             self._rows = 0
         return self._file
 
+    def _create(self) -> int:
+        """A new file. In containers pids repeat: a file of that name holds rows of a process before this one."""
+        stem, again = self.path.stem, 1
+        while True:
+            try:
+                return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                again += 1
+                self.path = self.path.with_name(f"{stem}-{again}.jsonl")
+
 
 def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
@@ -260,7 +270,7 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 def lock(file: int) -> bool:
-    """Lock an open file for this process; False when a living process has it. File systems without locks count as free."""
+    """Lock an open file for this process; False when a living process has it. A file system without locks says True."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,7 +15,7 @@ COUNTS = "_mean_counts"
 
 
 class Summary(MutableMapping[str, Any]):
-    """The run's summary: by default the last logged value of each name; ``define_metric`` chooses min, max, mean or none.
+    """The run's summary: the last logged value of each name, or what ``define_metric`` chose.
 
     Values can be set by hand, too; a later ``log`` of the same name goes on from there.
     """

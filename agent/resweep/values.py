@@ -55,10 +55,8 @@ def _scalar(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+    if isinstance(value, str | os.PathLike):
+        return str.__str__(value) if isinstance(value, str) else str(os.fspath(value))
     item = getattr(value, "item", None)
     if callable(item):
         try:
@@ -113,7 +111,7 @@ def find(row: Mapping[str, Any], name: str) -> Any:
 
 
 def best_value(rows: list[Mapping[str, Any]], name: str, goal: str) -> float | None:
-    """The best finite value of the metric `name` in `rows`, by `goal` ("minimize" or "maximize"); None when none has it."""
+    """The best finite value of the metric `name` in `rows`, by `goal` ("minimize" or "maximize"); None without any."""
     found = [number for row in rows if (number := finite_number(find(row, name))) is not None]
     if not found:
         return None
