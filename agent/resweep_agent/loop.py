@@ -21,6 +21,7 @@ from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, mark
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
+    AgentReplacedError,
     ClaimAnswer,
     ClaimedRun,
     EndAnswer,
@@ -193,7 +194,7 @@ class Loop:
                 self._settle(slot, claimed, now)
         except (StoreUnavailableError, StoreRefusedError) as error:
             self._call_failed(slot, error, now)
-        except (AgentError, UnknownSweepError) as error:
+        except (AgentError, UnknownSweepError, AgentReplacedError) as error:
             self._give_up(error)
 
     def _reported(self, slot: Slot, request: EndRequest, answer: EndAnswer, now: float) -> None:
@@ -235,7 +236,7 @@ class Loop:
                 self._settle(slot, answer, now)
             except (StoreUnavailableError, StoreRefusedError) as error:
                 self._call_failed(slot, error, now)
-            except (AgentError, UnknownSweepError) as error:
+            except (AgentError, UnknownSweepError, AgentReplacedError) as error:
                 self._give_up(error)
 
     def _settle(self, slot: Slot, answer: ClaimAnswer, now: float) -> None:
@@ -308,9 +309,10 @@ class Loop:
         )
         parts.asker.prepare()
 
-    def _give_up(self, error: AgentError | UnknownSweepError) -> None:
+    def _give_up(self, error: AgentError | UnknownSweepError | AgentReplacedError) -> None:
         """Claim nothing more; what runs may finish."""
-        self._verdict.decide(error.exit_code if isinstance(error, AgentError) else ExitCode.UNKNOWN_SWEEP, str(error))
+        exit_code = ExitCode.ILLEGAL_STATE if isinstance(error, AgentReplacedError) else ExitCode.UNKNOWN_SWEEP
+        self._verdict.decide(error.exit_code if isinstance(error, AgentError) else exit_code, str(error))
 
     # -- Redis away ----------------------------------------------------------------------------------------------------
 

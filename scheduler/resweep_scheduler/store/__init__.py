@@ -6,6 +6,7 @@ lua/shared/clock.lua, every key is in keys.py, every state in states.py.
 
 from resweep_scheduler.store.connect import connect, redact, resolve_url
 from resweep_scheduler.store.errors import (
+    AgentReplacedError,
     IllegalTransitionError,
     InvalidNameError,
     InvalidUrlError,
@@ -59,6 +60,7 @@ __all__ = [
     "DEFAULT_ENTITY",
     "DEFAULT_PROJECT",
     "AgentRecord",
+    "AgentReplacedError",
     "Checkpoint",
     "ClaimAnswer",
     "ClaimOutcome",

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
-from resweep_scheduler.store.errors import UnknownSweepError
+from resweep_scheduler.store.errors import AgentReplacedError, UnknownSweepError
 from resweep_scheduler.store.reads import decode_checkpoint
 from resweep_scheduler.store.records import (
     ClaimAnswer,
@@ -50,12 +50,18 @@ class AttemptTransitions(StoreBase):
 
         Raises:
             UnknownSweepError: No such sweep in this project.
+            AgentReplacedError: A newer process has registered under this id, or this one has left.
         """
         answer = self._run_script(
             "release", self.keys.sweep(sweep_id), sid=sweep_id, agent=agent, session=session, host=host, pid=pid
         )
         if answer["outcome"] == "unknown":
             raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
+        if answer["outcome"] == "late":
+            raise AgentReplacedError(
+                f"an agent's name belongs to the process that took it last, and another one has taken {agent!r}; "
+                "start this one again, with a --name of its own if both shall work"
+            )
         return list(answer.get("released", []))
 
     def leave(self, sweep_id: str, *, agent: str, session: str) -> None:

@@ -7,6 +7,7 @@
     ├── UnknownRunError           no run has this id in the project
     ├── SweepIdTakenError         another sweep of the server has the id
     ├── IllegalTransitionError    the state does not allow what was asked
+    │   └── AgentReplacedError    another process works under the agent's name now
     ├── InvalidNameError          an id or a name cannot be a key
     └── InvalidUrlError           the URL of the server cannot be understood
 
@@ -47,6 +48,10 @@ class UnknownRunError(StoreError):
 
 class IllegalTransitionError(StoreError):
     """The sweep's or run's state does not allow the transition."""
+
+
+class AgentReplacedError(IllegalTransitionError):
+    """A newer process has registered under the same agent id: this one is over."""
 
 
 class InvalidNameError(StoreError, ValueError):

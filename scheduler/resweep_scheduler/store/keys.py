@@ -13,6 +13,7 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:events     stream  every transition in order: kind, run, attempt, agent, before, after, data
     sweep:<sid>:wake       list    wake-up tokens for idle agents (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
+    sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
     run:<rid>              hash    state, attempt, nonce, agent, step, metric, times, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
     run:<rid>:meta         hash    name, group, notes, tags

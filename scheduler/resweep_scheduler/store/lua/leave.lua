@@ -8,4 +8,5 @@ if record and record.session == args.session then
   redis.call('HDEL', sweep_key(args.sid, 'agents'), args.agent)
   redis.call('ZREM', sweep_key(args.sid, 'seen'), args.agent)
 end
+redis.call('SET', left_key(args.sid, args.agent, args.session), '1', 'PX', 600000)
 return reply({ outcome = 'ok' })

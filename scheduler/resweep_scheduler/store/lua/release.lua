@@ -1,10 +1,11 @@
 -- An agent (one slot) introduces itself; whatever an earlier session of the same id held is void at once.
 -- KEYS[1] sweep hash · args: sid, agent, session, host, pid
--- returns {outcome: 'ok' | 'unknown' | 'late' (this session was replaced by another), released: [run ids]}
+-- returns {outcome: 'ok' | 'unknown' | 'late' (this session was replaced by another, or left), released: [run ids]}
 -- from → to: runs of the old session: running → crashed, preempted · preempting → preempted, failed
 -- include: base, sweeps, runs, ending
 local sid = args.sid
 if redis.call('EXISTS', KEYS[1]) == 0 then return reply({ outcome = 'unknown' }) end
+if redis.call('EXISTS', left_key(sid, args.agent, args.session)) == 1 then return reply({ outcome = 'late' }) end
 local old = load_agent(sid, args.agent)
 local released = {}
 local past = {}

@@ -43,6 +43,9 @@ local function save_agent(sid, agent, record)
   redis.call('ZADD', sweep_key(sid, 'seen'), int(now), agent)
 end
 
+-- Says for a while that a process has left, so that its registration, held up in the network, does not bring it back.
+local function left_key(sid, agent, session) return sweep_key(sid, 'left:' .. session .. ':' .. agent) end
+
 local function free_agent(sid, agent, rid)
   local record = given(agent) and load_agent(sid, agent)
   if record and record.run == rid then
