@@ -63,6 +63,7 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
         start.__enter__()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="zombies are told by /proc")
 def test_a_zombie_does_not_live() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

@@ -21,7 +21,14 @@ class Process:
     pid: int
     parent: int
     state: str
-    command: str
+
+    @property
+    def command(self) -> str:
+        """Its command line; empty when it has ended."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return ""
 
 
 def alive(pid: int) -> bool:
@@ -44,6 +51,8 @@ def adopt_orphans() -> None:
 
 def descendants() -> dict[int, Process]:
     """All processes below this one, by pid, zombies included; nothing where there is no /proc."""
+    if sys.platform != "linux" or not _has_children():
+        return {}
     everything = [process for entry in Path("/proc").glob("[0-9]*") if (process := _read(int(entry.name)))]
     found: dict[int, Process] = {}
     parents = {os.getpid()}
@@ -79,12 +88,19 @@ def kill(processes: Iterable[Process]) -> None:
             continue
 
 
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _read(pid: int) -> Process | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return None
     # The name stands in parentheses, and may hold some itself (proc(5)).
     state, parent = stat.rpartition(")")[2].split()[:2]
-    return Process(pid, int(parent), state, b" ".join(words).decode(errors="replace").strip() or stat.partition(")")[0])
+    return Process(pid, int(parent), state)
