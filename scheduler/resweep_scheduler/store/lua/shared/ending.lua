@@ -78,7 +78,8 @@ local function finish_attempt(rid, run, ending)
   event(sid, after, rid, run, before, after, data)
   if after == 'preempted' and before ~= 'preempted' then enqueue(sid, rid, ending.lost and run.confirmed ~= '1') end
   free_agent(sid, run.agent, rid)
-  poke(sid, run.nonce)
+  -- Who reports an end needs no call; who was given up for dead, and may live, does.
+  if ending.lost then poke(sid, run.nonce) end
   settle_sweep(sid)
   return after, reason
 end
