@@ -21,7 +21,8 @@ if old then
   local run = given(rid) and load_run(rid)
   if run and OWNED[run.state] and run.agent == args.agent and string.match(run.nonce, '^([^.]+)%.') == old.session then
     finish_attempt(rid, run, { lost = true, reason = 'its agent was started again' })
-    -- The old process is gone for good: nothing of it may come back.
+    -- The old process is gone for good: nothing of it may come back, so its token is stale from now on.
+    redis.call('HSET', run_key(rid), 'nonce', '')
     redis.call('HDEL', run_key(rid), 'lapsed', 'was_preempting')
     released[1] = rid
   end
