@@ -15,6 +15,7 @@ local function claimed_before()
 end
 
 if hold == 'stale' and claimed_before() then hold = 'lapsed' end
+if hold == 'lapsed' and was_replaced(sid, args.agent, args.nonce) then hold = 'stale' end
 if hold ~= 'lapsed' then return reply({ hold = hold, stop = run and run.stop or '' }) end
 
 local before = run.state

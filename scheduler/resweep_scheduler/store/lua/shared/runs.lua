@@ -46,6 +46,15 @@ end
 -- Says for a while that a process has left, so that its registration, held up in the network, does not bring it back.
 local function left_key(sid, agent, session) return sweep_key(sid, 'left:' .. session .. ':' .. agent) end
 
+-- Whether a newer process introduced itself as this agent: then the one that made the nonce is gone for good.
+local function was_replaced(sid, agent, nonce)
+  local record, session = load_agent(sid, agent), string.match(nonce, '^([^.]+)%.')
+  for _, past in ipairs(record and record.past or {}) do
+    if past == session then return true end
+  end
+  return false
+end
+
 local function free_agent(sid, agent, rid)
   local record = given(agent) and load_agent(sid, agent)
   if record and record.run == rid then
