@@ -55,10 +55,11 @@ local function was_replaced(sid, agent, nonce)
   return false
 end
 
+-- Others end attempts, too: that does not mean that the agent was seen.
 local function free_agent(sid, agent, rid)
   local record = given(agent) and load_agent(sid, agent)
   if record and record.run == rid then
     record.run = ''
-    save_agent(sid, agent, record)
+    redis.call('HSET', sweep_key(sid, 'agents'), agent, cjson.encode(record))
   end
 end
