@@ -31,8 +31,9 @@ def no_process_left_behind() -> Iterator[None]:
         wait_until(lambda: not processes.living(fresh()), timeout=3, description="the end of all processes")
     except AssertionError:
         left = processes.living(fresh())
+        names = "; ".join(f"{process.pid} {process.command[:150]}" for process in left)
         processes.kill(left)
-        pytest.fail("left behind: " + "; ".join(f"{process.pid} {process.command[:150]}" for process in left))
+        pytest.fail(f"left behind: {names}")
     finally:
         processes.reap(fresh())
 
