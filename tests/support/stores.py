@@ -197,10 +197,15 @@ class Agent:
 _CLOCK_FIELDS = ("tick", "clock")
 
 
-def dump(store: Store) -> dict[str, Any]:
-    """All that Redis holds, by key; what is equal before and after a call was not changed by it."""
+def dump(store: Store, *, tokens: bool = True) -> dict[str, Any]:
+    """All that Redis holds, by key; what is equal before and after a call was not changed by it.
+
+    Args:
+        tokens: Wake-up tokens too, which carry nothing: a call that is repeated may wake somebody twice.
+    """
     client: Any = store.client
-    return {key: _content(client, key) for key in sorted(client.scan_iter())}
+    keys = [key for key in client.scan_iter() if tokens or not (key.endswith(":wake") or ":poke:" in key)]
+    return {key: _content(client, key) for key in sorted(keys)}
 
 
 def _content(client: Any, key: str) -> Any:
