@@ -125,10 +125,10 @@ def _finish_active_run(exit_code: int) -> None:
 
 
 def _translated(error: Exception) -> Error:
-    from resweep_agent.assembly import agent_error
-    from resweep_agent.exitcodes import AgentError, ExitCode
+    from resweep_agent.exitcodes import ExitCode
+    from resweep_agent.failures import agent_error
 
-    known = error if isinstance(error, AgentError) else agent_error(error)
+    known = agent_error(error)
     if known.exit_code in (ExitCode.USAGE, ExitCode.UNKNOWN_SWEEP):
         return UsageError(str(error))
     if known.exit_code in (ExitCode.REDIS_LOST, ExitCode.REDIS_REFUSED):

@@ -15,6 +15,7 @@ from resweep_agent.claim import Claims
 from resweep_agent.endpoint import find_url
 from resweep_agent.environment import Surroundings
 from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.failures import agent_error
 from resweep_agent.guard import Guard
 from resweep_agent.heartbeat import Heart
 from resweep_agent.identity import Identity, identify
@@ -29,16 +30,11 @@ from resweep_agent.parts import Inbox, Parts, Wakeup
 from resweep_agent.slot import Slot
 from resweep_scheduler.config import ConfigError, SweepConfig
 from resweep_scheduler.store import (
-    IllegalTransitionError,
-    InvalidNameError,
-    InvalidUrlError,
     Store,
     StoreError,
     StoreRefusedError,
     StoreUnavailableError,
     Sweep,
-    UnknownRunError,
-    UnknownSweepError,
     open_store,
     open_sweep,
 )
@@ -49,26 +45,6 @@ Answer = TypeVar("Answer")
 
 START_PATIENCE = 5.0
 """Seconds for which an agent that starts waits for a Redis that is away."""
-
-EXIT_CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
-    (UnknownSweepError, ExitCode.UNKNOWN_SWEEP),
-    (UnknownRunError, ExitCode.UNKNOWN_SWEEP),
-    (StoreUnavailableError, ExitCode.REDIS_LOST),
-    (StoreRefusedError, ExitCode.REDIS_REFUSED),
-    (IllegalTransitionError, ExitCode.ILLEGAL_STATE),
-    (InvalidNameError, ExitCode.USAGE),
-    (InvalidUrlError, ExitCode.USAGE),
-    (ConfigError, ExitCode.USAGE),
-)
-"""How the agent ends on each error of the store."""
-
-
-def agent_error(error: Exception) -> AgentError:
-    """The error as the agent ends with it."""
-    for kind, exit_code in EXIT_CODES:
-        if isinstance(error, kind):
-            return AgentError(str(error), exit_code)
-    return AgentError(str(error), ExitCode.UNEXPECTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
         OSError: The file cannot be written.
     """
     lines = ["wandb_version: 1"]
-    lines += [f"{json.dumps(name)}: {{value: {_yaml(value)}}}" for name, value in params.items()]
+    lines += [f"{_quoted(name)}: {{value: {_yaml(value)}}}" for name, value in params.items()]
     data = ("\n".join(lines) + "\n").encode()
     try:
         path.write_bytes(data)
@@ -106,7 +106,7 @@ def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
 def _yaml(value: object) -> str:
     """One line of YAML 1.1, which for plain values is JSON but in floats: 1e-05 would be read as a text."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {_yaml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_quoted(str(key))}: {_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_yaml(item) for item in value) + "]"
     if isinstance(value, float):
@@ -114,4 +114,11 @@ def _yaml(value: object) -> str:
             return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
         mantissa, exponent, power = repr(value).partition("e")
         return mantissa + (".0" if "." not in mantissa else "") + exponent + power
-    return json.dumps(value)
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted text: JSON's, but where YAML knows no pairs of surrogates and allows no DEL."""
+    if text.isascii():
+        return json.dumps(text).replace("\x7f", "\\x7f")
+    return "".join(f"\\U{ord(mark):08x}" if ord(mark) > 0x7E else json.dumps(mark)[1:-1] for mark in text).join('""')

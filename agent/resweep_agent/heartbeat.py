@@ -217,7 +217,8 @@ class Heart:
     def _send_rest(self, kept: _Kept) -> None:
         if kept.output is not None:
             kept.output.closed.wait(LAST_OUTPUT)
-            self._send_output(kept)
+            while kept.output.has_tail:
+                self._send_output(kept)
 
     def _failed(self, error: StoreError, now: float) -> float:
         self._away = True

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from resweep_agent.claim import Next
 from resweep_agent.ending import Verdict
 from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.failures import agent_error
 from resweep_agent.flapping import FlappingGuard
 from resweep_agent.launch import prepare
 from resweep_agent.logs import event
@@ -311,8 +312,8 @@ class Loop:
 
     def _give_up(self, error: AgentError | UnknownSweepError | AgentReplacedError) -> None:
         """Claim nothing more; what runs may finish."""
-        exit_code = ExitCode.ILLEGAL_STATE if isinstance(error, AgentReplacedError) else ExitCode.UNKNOWN_SWEEP
-        self._verdict.decide(error.exit_code if isinstance(error, AgentError) else exit_code, str(error))
+        known = agent_error(error)
+        self._verdict.decide(known.exit_code, str(known))
 
     # -- Redis away ----------------------------------------------------------------------------------------------------
 

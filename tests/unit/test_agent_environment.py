@@ -1,0 +1,90 @@
+"""What a child is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resweep_agent.environment import Surroundings, device_share, write_parameter_file
+from resweep_scheduler.store import ClaimedRun, ClaimToken, Scope
+
+
+def claimed(params: dict[str, object] | None = None) -> ClaimedRun:
+    token = ClaimToken("run1", 2, "abcd.7")
+    return ClaimedRun(token, 3, params or {"lr": 0.1}, resumed=True, step=4, checkpoint=None, claimed_at=5)
+
+
+def surroundings(tmp_path: Path, environ: dict[str, str], scope: Scope, slots: int = 1) -> Surroundings:
+    return Surroundings(
+        environ=environ,
+        url="redis://:pw@h/0",
+        scope=scope,
+        sweep_id="s1",
+        directory=tmp_path,
+        checkpoints=tmp_path / "checkpoints",
+        slots=slots,
+    )
+
+
+def test_the_child_learns_its_run_by_the_names_of_wandb_and_ours(tmp_path: Path) -> None:
+    environ = {"PATH": "/bin", "WANDB_DIR": str(tmp_path), "WANDB_SWEEP_ID": "old", "RESWEEP_CLAIM": "old"}
+    environment = surroundings(tmp_path, environ, Scope("team", "vision")).child_environment(claimed(), "gpu.1", 1)
+    assert environment == {
+        "PATH": "/bin",
+        "WANDB_RUN_ID": "run1",
+        "WANDB_RESUME": "allow",
+        "WANDB_PROJECT": "vision",
+        "WANDB_ENTITY": "team",
+        "WANDB_DIR": str(tmp_path),
+        "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "wandb" / "sweep-s1" / "config-run1.yaml"),
+        "RESWEEP_URL": "redis://:pw@h/0",
+        "RESWEEP_SWEEP_ID": "s1",
+        "RESWEEP_AGENT_ID": "gpu.1",
+        "RESWEEP_ATTEMPT": "2",
+        "RESWEEP_CLAIM": "2:abcd.7",
+        "RESWEEP_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
+    }
+
+
+def test_our_default_entity_is_not_told_to_wandb(tmp_path: Path) -> None:
+    environment = surroundings(tmp_path, {"WANDB_ENTITY": "team"}, Scope()).child_environment(claimed(), "a", 0)
+    assert "WANDB_ENTITY" not in environment
+    assert environment["WANDB_DIR"] == os.getcwd()
+
+
+@pytest.mark.parametrize(
+    ("devices", "slots", "shares"),
+    [
+        (None, 2, [None, None]),
+        ("0,1,2,3", 1, [None]),
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("0,1,2", 2, ["0", "1,2"]),
+        ("4,5", 4, ["4", "5", "4", "5"]),
+        ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"]),
+        ("", 2, [None, None]),
+    ],
+)
+def test_slots_share_the_devices_evenly(devices: str | None, slots: int, shares: list[str | None]) -> None:
+    assert [device_share(devices, slot, slots) for slot in range(slots)] == shares
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(params=st.dictionaries(st.text(min_size=1, max_size=6), VALUES, max_size=4))
+def test_the_parameter_file_is_read_back_by_a_yaml_reader_of_version_1_1(
+    tmp_path_factory: pytest.TempPathFactory, params: dict[str, object]
+) -> None:
+    path = tmp_path_factory.mktemp("p") / "wandb" / "sweep-s1" / "config-r.yaml"
+    write_parameter_file(path, params)
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert read == {"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}
