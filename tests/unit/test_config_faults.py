@@ -137,6 +137,12 @@ def test_long_values_are_cut_in_messages() -> None:
     assert len(str(refused.value)) < 250
 
 
+def test_names_cannot_break_the_line_or_speak_to_the_terminal() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_sweep({"method": "random", "parameters": {"a\nb\x1b[31m\u2028\ud800": {"value": 1}}})
+    assert str(refused.value).startswith(r"sweep config: parameters.a\nb\x1b[31m\u2028\ud800: a parameter's name must")
+
+
 def test_faults_survive_as_data() -> None:
     with pytest.raises(ConfigError) as refused:
         load_sweep("s.yaml", text="method: grid\nprogram: x\nparameters: {a: {values: []}}\n")

@@ -23,7 +23,9 @@ BEYOND_JSON_SCHEMA = {
     "probabilities do not sum", "fault in a group", "colliding names", "bayes with constants only",
     "early_terminate without bands", "early_terminate with empty bands", "program in command only",
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
-    "slow heartbeat", "continuous in a grid", "unknown sampler option", "wrong sampler option", "wrong sampler count",
+    "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
+    "quantised exponents overflow", "continuous in a grid",
+    "unknown sampler option", "wrong sampler option", "wrong sampler count",
 }  # fmt: skip
 
 

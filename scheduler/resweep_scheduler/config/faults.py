@@ -6,6 +6,7 @@ ConfigError(ValueError)    the config cannot be used; carries every fault that w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ Path: TypeAlias = tuple[str | int, ...]
 Position: TypeAlias = tuple[int, int]
 
 _SHOWN_CHARACTERS: Final = 80
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class _Missing:
@@ -57,7 +59,9 @@ class Fault:
 
     def __str__(self) -> str:
         prefix = f"{self.path}: " if self.path else ""
-        return f"{prefix}{self.rule} (got {show(self.value)}). {self.cure}"
+        text = f"{prefix}{self.rule} (got {show(self.value)}). {self.cure}"
+        # Names come from the user: they must not break the line, nor speak to the terminal.
+        return _UNPRINTABLE.sub(lambda match: repr(match.group())[1:-1], text)
 
 
 class ConfigError(ValueError):

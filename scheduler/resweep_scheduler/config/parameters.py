@@ -203,7 +203,8 @@ class QLogUniform(_QuantisedRange, _RangedExponents):
     values_kind = "q_log_uniform_values"
 
 
-class QLogUniformValues(_QuantisedRange, _RangedLogarithmic):
+# Pydantic takes a field from the first base that has it: the one whose min must be positive.
+class QLogUniformValues(_RangedLogarithmic, _QuantisedRange):
     """A multiple of q between min and max, log-uniform."""
 
     distribution: Literal["q_log_uniform_values"] = "q_log_uniform_values"

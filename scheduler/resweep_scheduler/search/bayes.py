@@ -83,11 +83,12 @@ class BayesSearch(Search):
         trials = self._trials(past)
         learns = sum(trial.state is TrialState.COMPLETE for trial in trials) >= self._startup_runs
         study = self._study(trials) if learns else None
-        known = {category_key(run.params) for run in past}
+        known = {category_key(run.params) for run in past} if self._all_stepped else set()
         points: list[dict[str, object]] = []
         for index in range(first_index, first_index + count):
             point = self._new_point(study, index, known)
-            known.add(category_key(point))
+            if self._all_stepped:
+                known.add(category_key(point))
             if study is not None and (running := self._trial(point, None)) is not None:
                 study.add_trial(running)
             points.append(point)
