@@ -35,8 +35,13 @@ def heartbeat_command(store: Store, sweep_id: str, held: Held) -> tuple[object, 
     """What `Store.heartbeat` sends."""
     agent, token = held
     arguments = {
-        "prefix": store.keys.prefix, "sid": sweep_id, "agent": agent, "lease_ms": harness.LEASE_MS,
-        "run_id": token.run_id, "attempt": token.attempt, "nonce": token.nonce,
+        "prefix": store.keys.prefix,
+        "sid": sweep_id,
+        "agent": agent,
+        "lease_ms": harness.LEASE_MS,
+        "run_id": token.run_id,
+        "attempt": token.attempt,
+        "nonce": token.nonce,
     }
     return "EVALSHA", load_script("heartbeat").sha, 1, store.keys.run(token.run_id), encode_arguments(arguments)
 
@@ -47,9 +52,7 @@ def plain_command(held: Held) -> tuple[object, ...]:
     return "SET", f"alive:{agent}", token.nonce, "EX", 60
 
 
-def send_heartbeats(
-    url: str, sweep_id: str, held: list[Held], *, plain: bool, barrier: Barrier, stop: Event
-) -> None:
+def send_heartbeats(url: str, sweep_id: str, held: list[Held], *, plain: bool, barrier: Barrier, stop: Event) -> None:
     """One sender: the heartbeats of its agents, evenly over the interval, until told to stop."""
     store = open_store(url, harness.SCOPE, timeout=30)
     commands = [plain_command(one) if plain else heartbeat_command(store, sweep_id, one) for one in held]
@@ -169,16 +172,28 @@ def _figures(settings: str, loads: dict[str, list[Load]]) -> list[Figure]:
     worst = {name: harness.percentile(some, 99) for name, some in claims.items()}
     return [
         Figure(
-            f"server CPU, {settings}", "% of a core", Spread.of(shares["ours"]), "SET … EX heartbeats",
-            Spread.of(shares["plain"]), f"x {harness.paired_ratio(shares['ours'], shares['plain']):.1f}",
+            f"server CPU, {settings}",
+            "% of a core",
+            Spread.of(shares["ours"]),
+            "SET … EX heartbeats",
+            Spread.of(shares["plain"]),
+            f"x {harness.paired_ratio(shares['ours'], shares['plain']):.1f}",
         ),
         Figure(
-            f"claim, {settings}", "ms", Spread.of(claims["ours"]), "same without heartbeats", Spread.of(claims["none"]),
+            f"claim, {settings}",
+            "ms",
+            Spread.of(claims["ours"]),
+            "same without heartbeats",
+            Spread.of(claims["none"]),
             f"x {harness.percentile(claims['ours'], 50) / harness.percentile(claims['none'], 50):.2f}",
         ),
         Figure(
-            f"claim p99, {settings}", "ms", Spread.of([worst["ours"]]), "same without heartbeats",
-            Spread.of([worst["none"]]), f"x {worst['ours'] / worst['none']:.2f}",
+            f"claim p99, {settings}",
+            "ms",
+            Spread.of([worst["ours"]]),
+            "same without heartbeats",
+            Spread.of([worst["none"]]),
+            f"x {worst['ours'] / worst['none']:.2f}",
         ),
     ]
 
