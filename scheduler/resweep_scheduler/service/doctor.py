@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from resweep_scheduler.service.binary import OLDEST_VERSION
 from resweep_scheduler.store.connect import connect, redact
 from resweep_scheduler.store.errors import StoreError
 from resweep_scheduler.store.faults import split_cure, translate
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warn", "fail"]
 
-OLDEST_VERSION = (6, 2)
 SLOW_REPLY = 0.05  # seconds; every claim and heartbeat waits for one
 SLOW_WRITE = 0.2  # seconds
 CLOCK_TOLERANCE = 1.0  # seconds
