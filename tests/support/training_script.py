@@ -82,7 +82,7 @@ def main() -> int:
             run.mark_preempting()
             run.finish(exit_code=1)
             return 1
-    leave_trace(trace, f"{run.id}-{run.attempt}.done")
+        leave_trace(trace, f"{run.id}-{run.attempt}.done")
     return int(order["exit_code"])
 
 
