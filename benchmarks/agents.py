@@ -1,10 +1,10 @@
 """10,000 agents on one server: its CPU share, and how long a claim takes meanwhile.
 
-Every simulated agent owns a run and sends a heartbeat every 10 s, so 1,000 heartbeats reach the server each second. They
-come evenly, from a few processes that each send what is due in a pipeline; one connection for each agent would cost the
-server memory and some time for reading, and is not simulated. Meanwhile another client claims and ends runs of the same
-sweep, and times its claims. The baseline is the least that any system with heartbeats can send, `SET key value EX`, at
-the same rate from the same processes; and the same claims on the same server without any heartbeats.
+Every simulated agent owns a run and sends a heartbeat every 10 s, so 1,000 heartbeats reach the server each second.
+They come evenly, from a few processes that each send what is due in a pipeline; one connection for each agent would
+cost the server memory and some time for reading, and is not simulated. Meanwhile another client claims and ends runs
+of the same sweep, and times its claims. The baseline is the least that any system with heartbeats can send, `SET key
+value EX`, at the same rate from the same processes; and the same claims on the same server without any heartbeats.
 """
 
 from __future__ import annotations

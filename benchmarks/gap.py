@@ -1,13 +1,14 @@
 """The gap between one run's end and the next run's start, one agent, trivial runs.
 
 The same script is executed by a bare `subprocess` loop, by Optuna in memory (ask, subprocess.run, tell) and by
-`sweep-agent`, in turn, a block of runs each. The script takes the time in its first line and in its last line, so a gap
-holds everything between: the interpreter's end, what the loop does, the spawn, the interpreter's start. All but the second
-are the same for everybody, and the bare loop is nothing but those: what is above its gap is what the loop costs.
-(The start time that the kernel keeps for a process would leave the interpreter's start out, but counts in 10 ms.)
+`sweep-agent`, in turn, a block of runs each. The script takes the time in its first line and in its last line, so a
+gap holds everything between: the interpreter's end, what the loop does, the spawn, the interpreter's start. All but
+the second are the same for everybody, and the bare loop is nothing but those: what is above its gap is what the loop
+costs. (The start time that the kernel keeps for a process would leave the interpreter's start out, but counts in 10
+ms.)
 
-The agent works once with the embedded server's settings and once with a server that syncs its disk every second, to show
-the share of the disk. Blocks have one run more than gaps, since the start of a loop is no gap.
+The agent works once with the embedded server's settings and once with a server that syncs its disk every second, to
+show the share of the disk. Blocks have one run more than gaps, since the start of a loop is no gap.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What `import resweep` adds to the start of Python.
 
-A fresh interpreter that imports it and one that imports nothing are started in turn, and the whole process is timed. The
-difference of the medians is what a script pays for the import. resweep loads each of its names when it is first used, so
-the import alone does not say what a run costs: the figure for `from resweep import init` does, still without redis-py,
-which comes when the run begins, and is measured beside it.
+A fresh interpreter that imports it and one that imports nothing are started in turn, and the whole process is timed.
+The difference of the medians is what a script pays for the import. resweep loads each of its names when it is first
+used, so the import alone does not say what a run costs: the figure for `from resweep import init` does, still without
+redis-py, which comes when the run begins, and is measured beside it.
 """
 
 from __future__ import annotations

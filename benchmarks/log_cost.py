@@ -1,9 +1,10 @@
 """What `run.log()` costs the training thread.
 
-A run outside any sweep logs rows of four numbers to a server with the embedded server's settings, while its sender thread
-does its work. Every call is timed alone. "steps of 1 ms" waits as long between two calls, as a training loop does that
-computes something; "back to back" is a loop that does nothing but log, where the sender competes for the interpreter. The
-baseline is what people write by hand: json.dumps and a write to an open file that is flushed, timed in turn.
+A run outside any sweep logs rows of four numbers to a server with the embedded server's settings, while its sender
+thread does its work. Every call is timed alone. "steps of 1 ms" waits as long between two calls, as a training loop
+does that computes something; "back to back" is a loop that does nothing but log, where the sender competes for the
+interpreter. The baseline is what people write by hand: json.dumps and a write to an open file that is flushed, timed
+in turn.
 """
 
 from __future__ import annotations

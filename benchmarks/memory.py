@@ -1,9 +1,9 @@
 """Redis memory per finished run with 10 parameters, through the real transitions, and where it lies.
 
-Runs are added, claimed, confirmed by a heartbeat and ended; in the second half of the figures a script has also called
-init and logged one row and a summary. Logged rows and printed output are counted apart: how much of them there is,
-the script decides. The totals come from the server's own count of what it allocated, before and after; the breakdown is
-MEMORY USAGE of every key, which counts each key alone.
+Runs are added, claimed, confirmed by a heartbeat and ended; in the second half of the figures a script has also
+called init and logged one row and a summary. Logged rows and printed output are counted apart: how much of them there
+is, the script decides. The totals come from the server's own count of what it allocated, before and after; the
+breakdown is MEMORY USAGE of every key, which counts each key alone.
 
 The baseline is Optuna's JournalRedisBackend with trials of as many parameters, measured in the same run on the same
 server: what it keeps for a finished trial, without its snapshots. Nothing here depends on how busy the machine is.

@@ -1,13 +1,13 @@
 """Full cycles (add, claim, end) per second by 8 client processes on one server, against RQ's SimpleWorker.
 
-A cycle is a suggestion that becomes a run, a claim that hands it out and the report that it finished. "three calls" makes
-three round trips of it, each client in a sweep of its own; "one flight" is what an agent does between two runs: end, offer
-and claim travel together, all clients work on one sweep and race for its indices, and offers get longer while others are
-faster.
+A cycle is a suggestion that becomes a run, a claim that hands it out and the report that it finished. "three calls"
+makes three round trips of it, each client in a sweep of its own; "one flight" is what an agent does between two runs:
+end, offer and claim travel together, all clients work on one sweep and race for its indices, and offers get longer
+while others are faster.
 
-RQ's jobs are put on the queue before the clock starts, so RQ is measured without its enqueueing, on the same server, with
-as many workers. Rounds alternate. A server without a file shows the cost of the code; the embedded server's settings
-(every write is synced to the disk before it is answered) show what a user of one machine gets.
+RQ's jobs are put on the queue before the clock starts, so RQ is measured without its enqueueing, on the same server,
+with as many workers. Rounds alternate. A server without a file shows the cost of the code; the embedded server's
+settings (every write is synced to the disk before it is answered) show what a user of one machine gets.
 """
 
 from __future__ import annotations
