@@ -1,5 +1,6 @@
 -- The checkpoint from which the next attempt goes on: only the owner can set it.
--- Committing the same again (a repeated call) changes nothing but the time.
+-- A call that is repeated, or that arrives after a later step of the same attempt, changes nothing: what it names may be
+-- deleted already.
 -- KEYS[1] run hash · args: run_id, attempt, nonce, checkpoint {path, step, metadata: JSON}
 -- returns {hold, stop}
 -- from → to: none
@@ -11,8 +12,12 @@ if hold == 'owner' then
   record.attempt, record.saved_at = args.attempt, now
   local text = redis.call('GET', run_key(args.run_id, 'checkpoint'))
   local known = text and cjson.decode(text) or {}
-  redis.call('SET', run_key(args.run_id, 'checkpoint'), cjson.encode(record))
-  if known.attempt ~= record.attempt or known.path ~= record.path or known.step ~= record.step then
+  local same_attempt = known.attempt == record.attempt
+  local repeated = same_attempt and known.path == record.path and known.step == record.step
+    and known.metadata == record.metadata
+  local late = same_attempt and known.step and record.step and record.step < known.step
+  if not repeated and not late then
+    redis.call('SET', run_key(args.run_id, 'checkpoint'), cjson.encode(record))
     event(run.sweep, 'checkpoint', args.run_id, run, run.state, run.state, { step = record.step })
   end
 end
