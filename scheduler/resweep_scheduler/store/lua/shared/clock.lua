@@ -3,12 +3,13 @@
 -- (a third of the shortest lease in use), and those who come back have time to be heard before their leases end.
 local function lease_clock(sid)
   local key = sweep_key(sid)
-  local clock = redis.call('HMGET', key, 'tick', 'clock', 'max_gap')
+  local clock = redis.call('HMGET', key, 'tick', 'clock', 'max_gap', 'state')
   local tick = tonumber(clock[1] or now)
   local time = tonumber(clock[2] or now)
   local gap = math.max(0, math.min(now - tick, tonumber(clock[3] or 20000)))
   time = time + gap
-  redis.call('HSET', key, 'tick', int(now), 'clock', int(time))
+  -- A late heartbeat must not bring a removed sweep back.
+  if clock[4] then redis.call('HSET', key, 'tick', int(now), 'clock', int(time)) end
   return time
 end
 
