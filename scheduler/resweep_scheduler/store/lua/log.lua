@@ -10,6 +10,8 @@ local hold = hold_of(run, args.attempt, args.nonce)
 if hold ~= 'owner' and hold ~= 'ended' then return reply({ hold = hold, stop = run and run.stop or '', accepted = 0 }) end
 
 local seq, step, accepted = tonumber(run.seq) or 0, tonumber(run.step), 0
+-- A batch that was held up while later ones were stored has an old summary, too.
+local late = #args.rows > 0 and args.first_seq + #args.rows - 1 < seq
 for i, row in ipairs(args.rows) do
   if args.first_seq + i - 1 > seq then
     redis.call('XADD', run_key(rid, 'history'), '*', 'step', int(row[1]), 'attempt', int(args.attempt), 'row', row[2])
@@ -19,7 +21,7 @@ for i, row in ipairs(args.rows) do
 end
 if accepted > 0 then redis.call('HSET', key, 'seq', int(seq), 'step', int(step)) end
 redis.call('HSET', key, 'heard', int(now))
-if given(args.summary) then redis.call('SET', run_key(rid, 'summary'), args.summary) end
+if given(args.summary) and not late then redis.call('SET', run_key(rid, 'summary'), args.summary) end
 
 local function better(goal, value, than)
   if goal == 'maximize' then return value > than end
