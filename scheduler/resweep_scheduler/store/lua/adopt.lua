@@ -1,7 +1,7 @@
 -- An owner that was away (network, Redis, a rollback of Redis) gets its run back if nobody took it meanwhile.
 -- After a rollback the record may show an older claim or none: the newer claim wins, known by the Redis time of the claim.
 -- KEYS[1] run hash · args: sid, agent, run_id, attempt, nonce, claimed_at, lease_ms
--- returns {hold: owner | stale | gone | ended, stop}
+-- returns {hold: owner | stale | gone | ended, stop, preempting}
 -- from → to: preempted, crashed, failed (each only after a lost lease) → running · pending → running (after a rollback)
 -- include: base, clock, sweeps, runs
 local rid, sid = args.run_id, args.sid
@@ -16,7 +16,9 @@ end
 
 if hold == 'stale' and claimed_before() then hold = 'lapsed' end
 if hold == 'lapsed' and was_replaced(sid, args.agent, args.nonce) then hold = 'stale' end
-if hold ~= 'lapsed' then return reply({ hold = hold, stop = run and run.stop or '' }) end
+if hold ~= 'lapsed' then
+  return reply({ hold = hold, stop = run and run.stop or '', preempting = run ~= nil and run.state == 'preempting' })
+end
 
 local before = run.state
 local clock = lease_clock(sid)
