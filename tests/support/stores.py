@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -212,7 +213,7 @@ def _content(client: Any, key: str) -> Any:
     match client.type(key):
         case "hash":
             fields: Mapping[str, str] = client.hgetall(key)
-            return {name: value for name, value in fields.items() if name not in _CLOCK_FIELDS}
+            return {name: _parsed(value) for name, value in fields.items() if name not in _CLOCK_FIELDS}
         case "list":
             return client.lrange(key, 0, -1)
         case "zset":
@@ -222,4 +223,9 @@ def _content(client: Any, key: str) -> Any:
         case "set":
             return client.smembers(key)
         case _:
-            return client.get(key)
+            return _parsed(client.get(key))
+
+
+def _parsed(text: str) -> Any:
+    """JSON objects as such: Lua writes their fields in any order."""
+    return json.loads(text) if text.startswith("{") else text
