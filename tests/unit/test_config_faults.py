@@ -88,6 +88,7 @@ def test_faults_of_a_dict_have_paths_and_no_positions() -> None:
         ({1, 2}, "values must be text, numbers, booleans, null, lists or mappings"),
         (datetime.date(2026, 1, 1), "values must be text, numbers, booleans, null, lists or mappings"),
         ({1: "a"}, "keys must be text"),
+        pytest.param(10**5000, "integers must have at most 3,000 digits", id="huge integer"),
         (b"x", "values must be text, numbers, booleans, null, lists or mappings"),
     ],
 )

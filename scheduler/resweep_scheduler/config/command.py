@@ -49,15 +49,13 @@ def build_command(
             runs now.
 
     Raises:
-        CommandError: An environment variable is not set, a parameter is missing, or there is nothing to run.
+        CommandError: An environment variable is not set, a parameter is missing, or there is no program.
         OSError: The JSON file cannot be written.
     """
     expansion = _Expansion(config, params, environ, args_json_file, interpreter)
     argv = [argument for element in config.command for argument in expansion.element(element)]
     if needs_args_json_file(config):
         expansion.json_path().write_text(_json(dict(params)) + "\n", encoding="utf-8")
-    if not argv:
-        raise CommandError(f"command expands to nothing (template {list(config.command)}). Name what is to be run.")
     return argv
 
 

@@ -144,8 +144,9 @@ def show(value: object) -> str:
         return repr(value)
     try:
         text = json.dumps(value, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        text = " ".join(repr(value).split()) if not isinstance(value, dict | list) else f"a {type(value).__name__}"
+    except (ValueError, RecursionError):
+        # It contains itself, or a number too long to be written.
+        text = f"a {type(value).__name__}"
     if len(text) > _SHOWN_CHARACTERS:
         text = text[: _SHOWN_CHARACTERS - 1] + "…"
     return text

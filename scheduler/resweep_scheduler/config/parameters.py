@@ -269,20 +269,24 @@ class QLogNormal(_Gaussian):
         return Lattice(self.q, 0, None)
 
 
+# Beyond that, a beta variable is a constant for all purposes, and its quantiles cannot be computed well.
+Shape = Annotated[Positive, Field(le=1e6)]
+
+
 class Beta(ParameterKind):
     """Beta distributed between 0 and 1, with shapes a and b."""
 
     distribution: Literal["beta"] = "beta"
-    a: Positive = 1.0
-    b: Positive = 1.0
+    a: Shape = 1.0
+    b: Shape = 1.0
 
 
 class QBeta(ParameterKind):
     """The multiple of q inside [0, 1] nearest to a beta variable."""
 
     distribution: Literal["q_beta"] = "q_beta"
-    a: Positive = 1.0
-    b: Positive = 1.0
+    a: Shape = 1.0
+    b: Shape = 1.0
     q: Step = 1.0
 
     @property

@@ -9,6 +9,8 @@ from typing import Final
 from resweep_scheduler.config.faults import FaultLog, Path
 
 _MAX_DEPTH: Final = 100
+# Python refuses to write integers of more than 4,300 digits.
+_MAX_BITS: Final = 9_965
 
 
 def to_plain(value: object, path: Path, log: FaultLog) -> object:
@@ -26,7 +28,7 @@ def to_plain(value: object, path: Path, log: FaultLog) -> object:
     if isinstance(value, list | tuple):
         return [to_plain(item, (*path, index), log) for index, item in enumerate(value)]
     if value is None or isinstance(value, bool | str | int | float):
-        return _finite(value, path, log) if isinstance(value, float) else _exact(value)
+        return _finite(value, path, log) if isinstance(value, float) else _exact(value, path, log)
     if callable(convert := getattr(value, "tolist", None)):
         return to_plain(convert(), path, log)
     rule = "values must be text, numbers, booleans, null, lists or mappings"
@@ -34,11 +36,15 @@ def to_plain(value: object, path: Path, log: FaultLog) -> object:
     return None
 
 
-def _exact(value: bool | str | int | None) -> object:
+def _exact(value: bool | str | int | None, path: Path, log: FaultLog) -> object:
     """Subclasses (of enums, of NumPy) become the plain type."""
     if value is None or isinstance(value, bool):
         return value
-    return str.__str__(value) if isinstance(value, str) else int(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if value.bit_length() > _MAX_BITS:
+        log.spoil(path, "integers must have at most 3,000 digits", value, "Write it as text.")
+    return int(value)
 
 
 def _finite(value: float, path: Path, log: FaultLog) -> float:

@@ -58,10 +58,6 @@ def _normal(a: float, b: float) -> NormalDist:
 
 def _regularised(x: float, y: float, a: float, b: float) -> float:
     """The regularised incomplete beta function at x = 1 - y, by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0:
-        return 0.0
-    if y <= 0:
-        return 1.0
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(y)
     front = math.exp(log_front)
     # The fraction converges fast below the mean only; above it, the mirror image does.
@@ -72,7 +68,7 @@ def _regularised(x: float, y: float, a: float, b: float) -> float:
 
 def _fraction(x: float, a: float, b: float) -> float:
     """Lentz's evaluation of the continued fraction; it needs about sqrt(max(a, b)) steps at worst."""
-    steps = int(10 * math.sqrt(min(max(a, b), 1e8))) + 200
+    steps = int(10 * math.sqrt(max(a, b))) + 200
     c, d = 1.0, 1 / _not_zero(1 - (a + b) * x / (a + 1))
     result = d
     for m in range(1, steps):
