@@ -103,6 +103,8 @@ class Outbox:
         with self._lock:
             if self._from_file and not self._closed:
                 self._spill.advance()
+            elif not self._spill.pending and not self._closed:
+                self._spill.remove()  # a file that got no further than its header
             self._sending = []
             self._from_file = False
 

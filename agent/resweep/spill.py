@@ -205,7 +205,9 @@ class SpillFile:
             self._release()
 
     def close(self) -> None:
-        """Leave the file to whoever sends it later."""
+        """Leave the file to whoever sends it later; remove it when nothing waits in it."""
+        if not self.pending:
+            self.remove()
         if self._file is not None:
             try:
                 os.fsync(self._file)

@@ -30,6 +30,8 @@ from resweep.values import best_value
 if TYPE_CHECKING:
     from resweep_scheduler.store import ClaimToken, Store, WriteAnswer
 
+PATIENCE = 5.0  # seconds for which a call is tried again
+
 
 class SyncOutcome(StrEnum):
     """What became of one file."""
@@ -163,7 +165,7 @@ class _Delivery:
     """One file on its way."""
 
     def __init__(self, store: Store, header: Header, path: Path) -> None:
-        self._store = store.patient(5.0)
+        self._store = store.patient(PATIENCE)
         self._header = header
         self._path = path
         self._rows = 0

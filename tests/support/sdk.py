@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
@@ -58,7 +59,7 @@ def attempt_environment(store: Store, agent: Agent) -> dict[str, str]:
     }
 
 
-def begin_attempt(store: Store, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Agent:
+def begin_attempt(store: Store, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Agent:
     """A sweep with one run, whose first attempt begins in this process."""
     make_sweep(store, **settings)
     agent = Agent(store)

@@ -88,11 +88,11 @@ def test_must_needs_a_run_that_was_initialised(
         monkeypatch.setenv("WANDB_RESUME", "must")
     arguments = {} if by_environment else {"id": "r1", "resume": "must"}
     with pytest.raises(UsageError) as caught:
-        resweep.init(**arguments)  # type: ignore[arg-type]
+        resweep.init(**arguments)
     assert str(caught.value) == (
-        "You provided an invalid value for the `resume` argument. The value 'must' is not a valid option for resuming the "
-        "run (r1) that has not been initialized. Please check your inputs and try again with a valid run ID. If you are "
-        "trying to start a new run, please omit the `resume` argument or use `resume='allow'`."
+        "You provided an invalid value for the `resume` argument. The value 'must' is not a valid option for resuming "
+        "the run (r1) that has not been initialized. Please check your inputs and try again with a valid run ID. If you "
+        "are trying to start a new run, please omit the `resume` argument or use `resume='allow'`."
     )
     assert resweep.run is None
 
@@ -107,7 +107,7 @@ def test_never_refuses_a_run_that_exists(store: Store, monkeypatch: pytest.Monke
     with pytest.raises(
         UsageError, match=r"'never' is not a valid option for resuming a run \(r1\) that already exists"
     ):
-        resweep.init(**arguments)  # type: ignore[arg-type]
+        resweep.init(**arguments)
     assert store.run("r1").attempt == 1
 
 

@@ -1,0 +1,453 @@
+"""Outbox, spill file and sender: order, bounds, and what happens when the store does not take rows."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sdk import begin_attempt, fake_sdk
+from support.stores import Agent
+from support.waiting import wait_until
+
+import resweep
+from resweep import spill as spill_module
+from resweep.outbox import Outbox
+from resweep.spill import Commit, Header, Row, SpillFile, read_records, spill_folder, take_batch
+from resweep.sync import SyncOutcome, sync
+from resweep_scheduler.store import RunState, Store, StoreRefusedError, StoreUnavailableError
+
+HEADER = Header("r1", "local", "p", "1:nonce")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1")
+    monkeypatch.setattr("resweep.sync.PATIENCE", 0.0)
+    with fake_sdk(monkeypatch, tmp_path) as store:
+        yield store
+
+
+class Outage:
+    """Redis is away for the writes of a script while `on`; with `late` they are executed all the same."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = self.late = False
+        self.error: Exception = StoreUnavailableError("redis://x does not answer")
+        self.refused = 0
+        for name in ("log", "update_config", "commit_checkpoint", "mark_preempting", "finish_run"):
+            monkeypatch.setattr(Store, name, self._wrap(getattr(Store, name)))
+
+    def _wrap(self, method: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if not self.on:
+                return method(*arguments, **named)
+            self.refused += 1
+            if self.late:
+                method(*arguments, **named)
+            raise self.error
+
+        return call
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(monkeypatch)
+
+
+def spilled(directory: Path) -> list[Path]:
+    return sorted(spill_folder(directory).glob("*.jsonl"))
+
+
+def row_values(store: Store, run_id: str = "r1") -> list[dict[str, Any]]:
+    return [dict(row.values) for row in store.history(run_id)]
+
+
+# The outbox, alone.
+
+actions = st.lists(st.sampled_from(["append", "append", "append", "send", "lose", "write", "commit"]), max_size=60)
+
+
+@settings(deadline=None)
+@given(actions=actions, limit=st.integers(1, 8), full=st.sets(st.integers(0, 20)))
+def test_whatever_happens_entries_leave_in_order_and_none_is_lost(
+    actions: list[str], limit: int, full: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        writes = iter(range(10_000))
+
+        def write(file: int, data: bytes) -> None:
+            if next(writes) in full:
+                os.write(file, data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            os.write(file, data)
+
+        patch.setattr(spill_module, "_write_all", write)
+        patch.setattr("resweep.outbox.DISK_PAUSE", 0.0)
+        outbox = Outbox(SpillFile(Path(directory) / "r1-1-1.jsonl", HEADER), lambda matter, text: None, limit=limit)
+        sent: list[object] = []
+        for number, action in enumerate([*actions, *["send"] * 200]):
+            if action == "append":
+                outbox.append_row(number, {"n": number})
+            elif action == "commit":
+                outbox.append_commit(Commit(f"/c/{number}", number, {}))
+            elif action == "write":
+                outbox.write_down()
+            elif action == "lose":
+                sent += outbox.take()  # executed, but the answer is lost
+                outbox.put_back()
+            else:
+                sent += outbox.take()
+                outbox.stored()
+        assert outbox.empty
+        assert outbox.rows_waiting == 0
+        expected = [n for n, action in enumerate(actions) if action in ("append", "commit")]
+        seen: list[int] = []
+        for entry in sent:
+            place = entry.step if isinstance(entry, Row | Commit) else None
+            assert place is not None
+            if place not in seen:
+                seen.append(place)
+        assert seen == expected
+        seqs = {entry.seq: entry.step for entry in sent if isinstance(entry, Row)}
+        assert list(seqs) == list(range(1, len(seqs) + 1))
+        assert not (Path(directory) / "r1-1-1.jsonl").exists()
+
+
+def test_rows_beyond_the_limit_go_to_the_file(tmp_path: Path) -> None:
+    outbox = Outbox(SpillFile(tmp_path / "s.jsonl", HEADER), lambda matter, text: None, limit=10)
+    for step in range(35):
+        outbox.append_row(step, {})
+    assert len(list(read_records(tmp_path / "s.jsonl"))) == 31
+    assert outbox.rows_waiting == 35
+
+
+def test_when_the_disk_is_full_rows_stay_in_memory_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def full(file: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spill_module, "_write_all", full)
+    outbox = Outbox(SpillFile(tmp_path / "s.jsonl", HEADER), lambda matter, text: told.append(text), limit=10)
+    for step in range(150):
+        outbox.append_row(step, {})
+    assert (outbox.rows_waiting, outbox.lost) == (100, 50)
+    assert "No space left on device" in told[0]
+    assert "rows are lost" in told[-1]
+    first = outbox.take()[0]
+    assert isinstance(first, Row)
+    assert first.seq == 1
+
+
+def test_batches_have_bounds() -> None:
+    rows = [Row(seq, seq, {"text": "x" * 1000}) for seq in range(1, 2001)]
+    assert 200 < len(take_batch(rows)) < 300
+    assert len(take_batch([Row(seq, seq, {}) for seq in range(1, 2001)])) == 500
+    assert len(take_batch([Row(1, 1, {"text": "x" * 10**6}), *rows])) == 1
+    assert take_batch([Row(1, 1, {}), Row(2, 2, {}), Row(7, 7, {})]) == [Row(1, 1, {}), Row(2, 2, {})]
+    commit = Commit("/c", 1, {})
+    assert take_batch([Row(1, 1, {}), commit]) == [Row(1, 1, {})]
+    assert take_batch([commit, Row(1, 1, {})]) == [commit]
+
+
+def test_a_row_larger_than_the_window_is_read_back(tmp_path: Path) -> None:
+    file = SpillFile(tmp_path / "s.jsonl", HEADER)
+    file.append([Row(1, 1, {"text": "x" * 3_000_000}), Row(2, 2, {})])
+    assert [entry.seq for entry in file.next_batch() if isinstance(entry, Row)] == [1]
+    file.advance()
+    assert file.next_batch() == [Row(2, 2, {})]
+    file.advance()
+    assert not (tmp_path / "s.jsonl").exists()
+
+
+def test_a_file_of_an_earlier_process_with_the_same_pid_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text("rows of another process\n")
+    file = SpillFile(tmp_path / "s.jsonl", HEADER)
+    file.append([Row(1, 1, {})])
+    file.close()
+    assert (tmp_path / "s.jsonl").read_text() == "rows of another process\n"
+    assert len(list(read_records(tmp_path / "s-2.jsonl"))) == 2
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text(f'{HEADER.encode()}\n{{"seq":1,"step":0,"row":{{}}}}\n{{"seq":2,"st')
+    assert [record.get("seq") for record in read_records(tmp_path / "s.jsonl")] == [None, 1]
+
+
+# The sender.
+
+
+def test_rows_survive_an_outage_in_order(store: Store, outage: Outage, tmp_path: Path) -> None:
+    run = resweep.init(id="r1")
+    for step in range(3):
+        run.log({"n": step})
+    wait_until(lambda: len(store.history("r1")) == 3, description="the first rows")
+    outage.on = True
+    for step in range(3, 1200):
+        run.log({"n": step})
+    run.config.late = 1
+    wait_until(lambda: spilled(tmp_path), description="a spill file")
+    outage.on = False
+    for step in range(1200, 1210):
+        run.log({"n": step})
+    run.finish()
+    assert row_values(store) == [{"n": step} for step in range(1210)]
+    assert store.run("r1").config["late"] == 1
+    assert spilled(tmp_path) == []
+    assert store.run("r1").state is RunState.FINISHED
+
+
+def test_writes_whose_answers_are_lost_count_once(store: Store, outage: Outage) -> None:
+    run = resweep.init(id="r1")
+    outage.on = outage.late = True
+    for step in range(5):
+        run.log({"n": step})
+    wait_until(lambda: outage.refused >= 2, description="two lost answers")
+    outage.on = False
+    run.finish()
+    assert row_values(store) == [{"n": step} for step in range(5)]
+    assert store.client.xlen(store.keys.run("r1", "history")) == 5
+
+
+def test_a_temporary_refusal_is_waited_for_too(store: Store, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    run = resweep.init(id="r1")
+    outage.error = StoreRefusedError("redis://x is out of memory; raise maxmemory", temporary=True)
+    outage.on = True
+    run.log({"n": 1})
+    wait_until(lambda: outage.refused >= 2, description="two tries")
+    outage.on = False
+    run.finish()
+    assert row_values(store) == [{"n": 1}]
+    assert caplog.text.count("run r1 goes on and keeps what it logs, because redis://x is out of memory") == 1
+    assert "run r1 logs to Redis again" in caplog.text
+
+
+def test_what_finish_cannot_send_is_kept_and_said_and_synced(
+    store: Store, outage: Outage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = resweep.init(id="r1")
+    run.log({"n": 0})
+    wait_until(lambda: row_values(store), description="the first row")
+    outage.on = True
+    for step in range(1, 4):
+        run.log({"n": step})
+    run.config.update({"late": 1})
+    run.finish(3)
+    assert (
+        f"run r1: 3 rows could not be sent within 1 s and are kept in a file; send them with: resweep sync {tmp_path}"
+        in (caplog.text)
+    )
+    report = sync(tmp_path)
+    assert [file.outcome for file in report.files] == [SyncOutcome.UNAVAILABLE]
+    assert not report.complete
+    outage.on = False
+    report = sync(tmp_path)
+    assert [(file.outcome, file.rows, file.stored) for file in report.files] == [(SyncOutcome.STORED, 3, 3)]
+    assert str(report).startswith("run r1: 3 rows stored (")
+    assert row_values(store) == [{"n": step} for step in range(4)]
+    record = store.run("r1")
+    assert (record.state, record.exit_code, record.summary, record.config["late"]) == (RunState.FAILED, 3, {"n": 3}, 1)
+    assert spilled(tmp_path) == []
+    assert str(sync(tmp_path)) == "no rows wait in files here"
+
+
+def test_init_sends_what_an_earlier_process_left(store: Store, outage: Outage, tmp_path: Path) -> None:
+    run = resweep.init(id="r1")
+    outage.on = True
+    run.log({"n": 0})
+    run.log({"n": 1})
+    run.finish(1)
+    outage.on = False
+    run = resweep.init(id="r1", resume="allow")
+    assert run.starting_step == 2
+    assert spilled(tmp_path) == []
+
+
+def test_a_stale_attempt_falls_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    run.log({"n": 0})
+    wait_until(lambda: row_values(store, "run0"), description="the first row")
+    agent.end(None, preempted=True)
+    Agent(store, "b").take()
+    (tmp_path / "model.pt").write_text("stale")
+    assert run.save_checkpoint("model.pt") == Path("model.pt")
+    run.log({"n": 1})
+    assert run.mark_preempting() is False
+    run.finish()
+    assert row_values(store, "run0") == [{"n": 0}]
+    record = store.run("run0")
+    assert (record.checkpoint, record.state) == (None, RunState.RUNNING)
+    assert caplog.text.count("run run0 was taken over by another attempt; this process logs nothing more") == 1
+    assert list((tmp_path / "resweep" / "checkpoints" / "run0").iterdir()) == []
+    assert spilled(tmp_path) == []
+
+
+def test_a_run_that_was_removed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    run = resweep.init(id="r1")
+    store.client.flushall()
+    run.log({"n": 0})
+    run.finish()
+    assert "run r1 was removed; this process logs nothing more" in caplog.text
+
+
+def test_late_rows_of_an_ended_attempt_are_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    agent.end(0)
+    run.log({"n": 0})
+    run.finish()
+    assert row_values(store, "run0") == [{"n": 0}]
+
+
+def test_spilled_rows_of_a_stale_attempt_are_refused_by_sync(
+    store: Store, monkeypatch: pytest.MonkeyPatch, outage: Outage, tmp_path: Path
+) -> None:
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    outage.on = True
+    run.log({"n": 0})
+    run.finish()
+    outage.on = False
+    agent.end(None, preempted=True)
+    Agent(store, "b").take()
+    (file,) = sync(tmp_path).files
+    assert (file.outcome, file.rows, file.stored) == (SyncOutcome.REFUSED, 1, 0)
+    assert "1 rows dropped, because the run was taken over by another attempt" in str(file)
+    assert spilled(tmp_path) == []
+    assert row_values(store, "run0") == []
+
+
+def test_a_mark_that_cannot_be_sent_is_sent_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch, outage: Outage
+) -> None:
+    monkeypatch.setenv("RESWEEP_MARK_TIMEOUT", "0.2")
+    begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    outage.on = True
+    assert run.mark_preempting() is False
+    assert run.preempting
+    assert store.run("run0").state is RunState.RUNNING
+    outage.on = False
+    wait_until(lambda: store.run("run0").state is RunState.PREEMPTING, description="the mark")
+
+
+def test_a_bug_in_sending_does_not_end_the_thread(
+    store: Store, outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = resweep.init(id="r1")
+    outage.error = ZeroDivisionError("a bug")
+    outage.on = True
+    run.log({"n": 0})
+    wait_until(lambda: outage.refused >= 2, description="two tries")
+    outage.on = False
+    run.finish()
+    assert row_values(store) == [{"n": 0}]
+    assert "sending failed (ZeroDivisionError: a bug)" in caplog.text
+
+
+def test_two_writers_of_one_attempt_are_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    agent.log(0, 1)
+    run.log({"n": 0})
+    run.finish()
+    assert "run run0: another process logs to the same attempt, and rows of one of them are lost" in caplog.text
+
+
+def test_offline_rows_make_a_run_when_they_are_synced(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with resweep.init(
+        id="r1", mode="offline", resume="must", config={"lr": 1}, name="a", tags=["t"], notes="n", group="g"
+    ) as run:
+        assert run.mark_preempting() is False
+        for step in range(1500):
+            run.log({"n": step})
+        run.config.late = 2
+        run.summary["best"] = 7
+    assert (
+        "`resume` will be ignored since resweep is set to `offline`. Starting a new run with run id r1." in caplog.text
+    )
+    assert store.project_runs() == []
+    assert sync(tmp_path).stored == 1500
+    record = store.run("r1")
+    assert (record.state, record.name, record.tags, record.notes, record.group) == (
+        RunState.FINISHED,
+        "a",
+        ("t",),
+        "n",
+        "g",
+    )
+    assert (record.config, record.summary) == ({"lr": 1, "late": 2}, {"n": 1499, "best": 7})
+    assert row_values(store) == [{"n": step} for step in range(1500)]
+
+
+def test_offline_rows_of_an_attempt_count_for_its_search(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    agent = begin_attempt(store, monkeypatch, metric_name="loss", metric_goal="minimize")
+    with resweep.init(mode="offline", config={"own": 1}) as run:
+        run.log({"loss": 2.5})
+    agent.end(0)
+    assert sync(tmp_path).stored == 1
+    record = store.run("run0")
+    assert (record.metric, record.config["own"], record.state) == (2.5, 1, RunState.FINISHED)
+
+
+def test_a_sync_that_was_cut_short_is_repeated_without_doubling(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resweep.init(id="r1", mode="offline") as run:
+        for step in range(1200):
+            run.log({"n": step})
+    calls = iter([False, True])
+    log = Store.log
+
+    def cut(self: Store, *arguments: Any, **named: Any) -> Any:
+        if next(calls, False):
+            raise StoreUnavailableError("cut")
+        return log(self, *arguments, **named)
+
+    monkeypatch.setattr(Store, "log", cut)
+    assert [file.outcome for file in sync(tmp_path).files] == [SyncOutcome.UNAVAILABLE]
+    assert sync(tmp_path).complete
+    assert row_values(store) == [{"n": step} for step in range(1200)]
+    assert store.run("r1").attempt == 1
+
+
+def test_sync_leaves_alone_what_is_no_spill_file_or_in_use(store: Store, tmp_path: Path) -> None:
+    spill_folder(tmp_path).mkdir(parents=True)
+    (spill_folder(tmp_path) / "other.jsonl").write_text("no header\n")
+    (spill_folder(tmp_path) / "newer.jsonl").write_text(json.dumps({"resweep_spill": 99}) + "\n")
+    (spill_folder(tmp_path) / "empty.jsonl").write_text("")
+    file = SpillFile(spill_folder(tmp_path) / "mine.jsonl", HEADER)
+    file.append([Row(1, 1, {})])
+    outcomes = {found.path.stem: found.outcome for found in sync(tmp_path).files}
+    assert outcomes == {
+        "other": SyncOutcome.UNREADABLE,
+        "newer": SyncOutcome.UNREADABLE,
+        "empty": SyncOutcome.UNREADABLE,
+        "mine": SyncOutcome.IN_USE,
+    }
+    assert len(spilled(tmp_path)) == 4
+    file.remove()
+
+
+def test_sync_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(resweep.UsageError, match="does not exist; give the dir of the run"):
+        sync(tmp_path / "nowhere")
