@@ -46,7 +46,7 @@ def sweep(
             checked = parse_sweep(config)
             text = checked.to_json()
         else:
-            checked = load_sweep(config)
+            checked = load_sweep(config, require_program=False)
             text = Path(config).read_text(encoding="utf-8")
         _, sweep_id = create_sweep(
             find_url(url, os.environ),
