@@ -49,6 +49,7 @@ def train(run: resweep.Run, order: dict[str, str], trace: Path) -> None:
     if restored is not None:
         state = json.loads(restored.read_text())
         total, step = state["total"], state["step"]
+    run.config["resumed_from"] = step
     if order["mark"] == "start":
         run.mark_preempting()
     for number in range(step + 1, int(order["steps"])):
