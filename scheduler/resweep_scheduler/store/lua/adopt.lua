@@ -24,8 +24,13 @@ local before = run.state
 local clock = lease_clock(sid)
 redis.call('LREM', sweep_key(sid, 'queue'), 0, rid)
 redis.call('LREM', sweep_key(sid, 'ready'), 0, rid)
-local was_preempting = run.was_preempting == '1'
-if run.nonce ~= args.nonce then redis.call('HSET', KEYS[1], 'seq', '0') end
+local was_preempting = false
+if run.nonce == args.nonce then
+  was_preempting = run.was_preempting == '1'
+else
+  redis.call('HSET', KEYS[1], 'seq', '0')
+  free_agent(sid, run.agent, rid)
+end
 run.attempt, run.nonce, run.agent = args.attempt, args.nonce, args.agent
 redis.call('HSET', KEYS[1], 'attempt', int(run.attempt), 'nonce', run.nonce, 'agent', run.agent,
   'claimed', int(args.claimed_at), 'confirmed', '1', 'reason', '')
