@@ -10,7 +10,8 @@ for _, rid in ipairs(args.run_ids) do
   if run and run.sweep == args.sid and (run.state == 'failed' or run.state == 'crashed' or run.state == 'killed') then
     local before = run.state
     redis.call('HSET', run_key(rid), 'reason', 'retried by hand')
-    redis.call('HDEL', run_key(rid), 'stop', 'lapsed', 'was_preempting', 'fruitless', 'retries_failed', 'retries_crashed')
+    -- 'lapsed' stays: an owner that is alive after all may still adopt the run while nobody took it.
+    redis.call('HDEL', run_key(rid), 'stop', 'fruitless', 'retries_failed', 'retries_crashed')
     set_run_state(rid, run, 'preempted')
     event(args.sid, 'retried', rid, run, before, 'preempted', nil)
     enqueue(args.sid, rid)
