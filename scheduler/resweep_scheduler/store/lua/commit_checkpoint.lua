@@ -8,6 +8,7 @@
 local run = load_run(args.run_id)
 local hold = hold_of(run, args.attempt, args.nonce)
 if hold == 'owner' then
+  confirm(args.run_id, run)
   local record = args.checkpoint
   record.attempt, record.saved_at = args.attempt, now
   local text = redis.call('GET', run_key(args.run_id, 'checkpoint'))

@@ -9,7 +9,7 @@ local hold = hold_of(run, args.attempt, args.nonce)
 local clock = lease_clock(args.sid)
 if hold == 'owner' then
   redis.call('ZADD', sweep_key(args.sid, 'leases'), int(clock + args.lease_ms), args.run_id)
-  if run.confirmed ~= '1' then redis.call('HSET', KEYS[1], 'confirmed', '1') end
+  confirm(args.run_id, run)
   redis.call('ZADD', sweep_key(args.sid, 'seen'), int(now), args.agent)
 end
 reap(args.sid, clock)

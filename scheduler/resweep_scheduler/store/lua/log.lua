@@ -21,6 +21,7 @@ for i, row in ipairs(args.rows) do
 end
 if accepted > 0 then redis.call('HSET', key, 'seq', int(seq), 'step', int(step)) end
 redis.call('HSET', key, 'heard', int(now))
+if hold == 'owner' then confirm(rid, run) end
 if given(args.summary) and not late then redis.call('SET', run_key(rid, 'summary'), args.summary) end
 
 local function better(goal, value, than)

@@ -7,7 +7,7 @@ local run = load_run(args.run_id)
 local hold = hold_of(run, args.attempt, args.nonce)
 if hold == 'owner' and run.state == 'running' then
   set_run_state(args.run_id, run, 'preempting')
-  redis.call('HSET', KEYS[1], 'confirmed', '1')
+  confirm(args.run_id, run)
   event(run.sweep, 'preempting', args.run_id, run, 'running', 'preempting', { reason = args.reason })
 end
 return reply({ hold = hold, stop = run and run.stop or '' })

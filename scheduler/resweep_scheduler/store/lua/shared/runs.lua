@@ -23,6 +23,11 @@ local function hold_of(run, attempt, nonce)
   return 'ended'
 end
 
+-- Whatever an attempt writes shows that its child was launched.
+local function confirm(rid, run)
+  if run.confirmed ~= '1' then redis.call('HSET', run_key(rid), 'confirmed', '1') end
+end
+
 local function set_run_state(rid, run, after)
   redis.call('HSET', run_key(rid), 'state', after)
   if given(run.sweep) and run.state ~= after then
