@@ -126,10 +126,11 @@ def doctor_command(settings: Settings, as_json: bool) -> None:
     from resweep_scheduler.cli.access import store_url
     from resweep_scheduler.cli.objects import to_json
     from resweep_scheduler.service.doctor import examine
-    from resweep_scheduler.store import redact
+    from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, redact
 
     url = store_url(settings)
-    checks = examine(url)
+    scope = f"{settings.entity_or_environment or DEFAULT_ENTITY}/{settings.project_or_environment or DEFAULT_PROJECT}"
+    checks = examine(url, project=scope)
     if as_json:
         click.echo(to_json([asdict(check) for check in checks]))
     else:
