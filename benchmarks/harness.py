@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -102,6 +102,11 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of the differences of rounds that were measured side by side."""
+    return statistics.median(mine - other for mine, other in zip(ours, theirs, strict=True))
+
+
 def _number(value: float) -> str:
     if value != 0 and abs(value) < 10:
         return f"{value:.2f}"
@@ -133,6 +138,9 @@ def main(measure: Callable[[bool], Report], description: str | None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, for run_all.py")
     options = parser.parse_args()
     report = measure(options.quick)
+    if options.quick:  # too few measurements to say anything about a target
+        report.figures = [replace(figure, met=None) for figure in report.figures]
+        report.remarks.append("measured with --quick: not to be compared with anything")
     print(as_markdown(report), flush=True)
     if options.json:
         options.json.write_text(json.dumps(asdict(report)))

@@ -71,7 +71,7 @@ class Trial:
     def agent(self, name: str) -> subprocess.Popen[bytes]:
         """One `sweep-agent` on a machine that may be taken away."""
         words = [sys.executable, "-m", "resweep_agent.cli", self.path, "--url", self._server.url, "--name", name]
-        log = self._stack.enter_context(open(self.folder / f"{name}.log", "wb"))
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
         process = subprocess.Popen(
             [*words, "--preemptible", "--dir", str(self.folder / name)],
             env=self.environment,

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import harness
 
-from resweep_scheduler.service.server import find_binary
-
 BENCHMARKS = ("gap", "throughput", "agents", "preemption", "log_cost", "import_time", "memory")
 PACKAGES = ("resweep", "redis", "rq", "optuna")
 

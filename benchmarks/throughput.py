@@ -7,7 +7,8 @@ while others are faster.
 
 RQ's jobs are put on the queue before the clock starts, so RQ is measured without its enqueueing, on the same server,
 with as many workers. Rounds alternate. A server without a file shows the cost of the code; the embedded server's
-settings (every write is synced to the disk before it is answered) show what a user of one machine gets.
+settings (every write is synced to the disk before it is answered) show what a user of one machine gets. The CPU time
+of clients and server together is what a busy machine changes least.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import SynchronizedArray
 from multiprocessing.synchronize import Barrier
 
 import harness
@@ -30,13 +33,34 @@ QUEUE = "bench"
 READY_TIMEOUT = 120.0  # seconds
 _SPAWN = multiprocessing.get_context("spawn")
 
+Ready = Callable[[], None]  # called by a client when it is connected; returns when all of them are
 
-def three_calls(url: str, number: int, barrier: Barrier, sweep_ids: list[str], until: int) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Work per second, and the CPU time that clients and server spent on a piece of it."""
+
+    per_second: float
+    cpu_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What all clients and the server took together."""
+
+    seconds: float
+    cpu_seconds: float
+
+    def rate(self, pieces: int) -> Rate:
+        return Rate(pieces / self.seconds, self.cpu_seconds / pieces * 1e6)
+
+
+def three_calls(url: str, number: int, ready: Ready, sweep_ids: list[str], until: int) -> None:
     """One client: add, claim and end in three round trips, its share of ``until`` runs in a sweep of its own."""
     store = open_store(url, harness.SCOPE, timeout=30)
     sweep_id = sweep_ids[number]
     agent = StoreAgent(store, sweep_id, f"client-{number}")
-    barrier.wait(READY_TIMEOUT)
+    ready()
     for index in range(until // CLIENTS):
         store.add_runs(sweep_id, harness.offer_for(sweep_id, index))
         run = agent.claim().run
@@ -45,12 +69,12 @@ def three_calls(url: str, number: int, barrier: Barrier, sweep_ids: list[str], u
         store.end_attempt(EndRequest(run.token, exit_code=0))
 
 
-def one_flight(url: str, number: int, barrier: Barrier, sweep_ids: list[str], until: int) -> None:
+def one_flight(url: str, number: int, ready: Ready, sweep_ids: list[str], until: int) -> None:
     """One client as an agent works, in the first sweep, until ``until`` runs were added and none waits."""
     store = open_store(url, harness.SCOPE, timeout=30)
     sweep_id = sweep_ids[0]
     agent = StoreAgent(store, sweep_id, f"client-{number}")
-    barrier.wait(READY_TIMEOUT)
+    ready()
     answer = agent.claim()
     offer: Offer | None = None
     length = 1
@@ -71,90 +95,128 @@ def one_flight(url: str, number: int, barrier: Barrier, sweep_ids: list[str], un
             answer = agent.claim(offer)
 
 
-def rq_worker(url: str, number: int, barrier: Barrier) -> None:
+def rq_worker(url: str, number: int, ready: Ready) -> None:
     """One SimpleWorker that works until the queue is empty."""
     from rq import Queue, SimpleWorker
 
     connection = Redis.from_url(url)
     worker = SimpleWorker([Queue(QUEUE, connection=connection)], connection=connection, name=f"rq-{number}")
-    barrier.wait(READY_TIMEOUT)
+    ready()
     worker.work(burst=True, logging_level="WARNING")
 
 
-def timed(url: str, client: Callable[..., None], *arguments: object) -> float:
-    """Seconds from the moment at which all clients are ready until the last one is done."""
-    barrier = _SPAWN.Barrier(CLIENTS + 1)
-    processes = [_SPAWN.Process(target=client, args=(url, number, barrier, *arguments)) for number in range(CLIENTS)]
+def in_process(
+    client: Callable[..., None],
+    url: str,
+    number: int,
+    *arguments: object,
+    barrier: Barrier,
+    cpu: SynchronizedArray[float],
+) -> None:
+    """One client in its process; notes the CPU time that it took from the start of the work on."""
+    begun = 0.0
+
+    def ready() -> None:
+        nonlocal begun
+        barrier.wait(READY_TIMEOUT)
+        begun = time.process_time()
+
+    client(url, number, ready, *arguments)
+    cpu[number] = time.process_time() - begun
+
+
+def timed(server: Server, client: Callable[..., None], *arguments: object) -> Taken:
+    """From the moment at which all clients are ready until the last one is done."""
+    barrier, cpu = _SPAWN.Barrier(CLIENTS + 1), _SPAWN.Array("d", CLIENTS)
+    processes = [
+        _SPAWN.Process(
+            target=in_process, args=(client, server.url, number, *arguments), kwargs={"barrier": barrier, "cpu": cpu}
+        )
+        for number in range(CLIENTS)
+    ]
     for process in processes:
         process.start()
     barrier.wait(READY_TIMEOUT)
-    start = time.monotonic()
+    start, server_cpu = time.monotonic(), server.cpu_seconds()
     for process in processes:
         process.join()
-    taken = time.monotonic() - start
+    taken = Taken(time.monotonic() - start, sum(cpu[:]) + server.cpu_seconds() - server_cpu)
     if any(process.exitcode for process in processes):
         raise RuntimeError("a client failed; its message is above")
     return taken
 
 
-def runs_per_second(server: Server, client: Callable[..., None], runs: int) -> float:
+def rate_of_runs(server: Server, client: Callable[..., None], runs: int) -> Rate:
+    """A round of ours."""
     store = server.store()
     sweep_ids = [harness.new_sweep(store) for _ in range(CLIENTS)]
-    taken = timed(server.url, client, sweep_ids, runs)
+    taken = timed(server, client, sweep_ids, runs)
     finished = 0
     for sweep_id in sweep_ids:
         counts = store.sweep(sweep_id).counts
         finished += counts[RunState.FINISHED]
         if sum(counts.values()) != counts[RunState.FINISHED]:
             raise RuntimeError(f"every run must be finished, got {dict(counts)}")
-    return finished / taken
+    return taken.rate(finished)
 
 
-def jobs_per_second(server: Server, jobs: int) -> float:
+def rate_of_jobs(server: Server, jobs: int) -> Rate:
+    """A round of the baseline."""
     from rq import Queue
 
     with Redis.from_url(server.url) as connection:
-        connection.delete(f"rq:queue:{QUEUE}")
         queue = Queue(QUEUE, connection=connection)
         queue.enqueue_many([Queue.prepare_data("time.time", result_ttl=600) for _ in range(jobs)])
-        taken = timed(server.url, rq_worker)
+        taken = timed(server, rq_worker)
         finished = queue.finished_job_registry.get_job_count(cleanup=False)
-        queue.finished_job_registry.cleanup()
         connection.flushdb()
     if finished != jobs:
         raise RuntimeError(f"RQ must have finished {jobs} jobs, got {finished}")
-    return jobs / taken
+    return taken.rate(jobs)
 
 
 def measure(quick: bool) -> Report:
     """Rounds on both kinds of server."""
     report = Report("Throughput: full cycles by 8 clients on one server")
-    rounds = 1 if quick else 5
+    rounds, runs, jobs = (1, 1000, 200) if quick else (5, 8000, 1200)
     for settings, appendfsync in (("no file", ""), ("AOF always", "always")):
-        runs = 1000 if quick else 4000
-        jobs = 200 if quick else 600
-        rates: dict[str, list[float]] = {"three calls": [], "one flight": [], "rq": []}
+        rates: dict[str, list[Rate]] = {"three calls": [], "one flight": [], "rq": []}
         with harness.private_server(appendfsync) as server:
             for number in range(rounds):
                 harness.say(f"throughput, {settings}: round {number + 1} of {rounds}")
-                rates["three calls"].append(runs_per_second(server, three_calls, runs))
-                rates["one flight"].append(runs_per_second(server, one_flight, runs))
-                rates["rq"].append(jobs_per_second(server, jobs))
+                rates["three calls"].append(rate_of_runs(server, three_calls, runs))
+                rates["one flight"].append(rate_of_runs(server, one_flight, runs))
+                rates["rq"].append(rate_of_jobs(server, jobs))
         for name in ("three calls", "one flight"):
-            ratio = harness.paired_ratio(rates[name], rates["rq"])
-            report.figures.append(
-                Figure(
-                    f"cycles, {name}, {settings}",
-                    "1/s",
-                    Spread.of(rates[name]),
-                    "RQ SimpleWorker, jobs",
-                    Spread.of(rates["rq"]),
-                    f"x {ratio:.1f}",
-                    f"x {TARGET:.0f}",
-                    ratio >= TARGET,
-                )
-            )
+            report.figures += _figures(f"{name}, {settings}", rates[name], rates["rq"])
     return report
+
+
+def _figures(name: str, ours: list[Rate], theirs: list[Rate]) -> list[Figure]:
+    speeds, their_speeds = [rate.per_second for rate in ours], [rate.per_second for rate in theirs]
+    costs, their_costs = [rate.cpu_us for rate in ours], [rate.cpu_us for rate in theirs]
+    faster = harness.paired_ratio(speeds, their_speeds)
+    cheaper = harness.paired_ratio(their_costs, costs)
+    return [
+        Figure(
+            f"cycles, {name}",
+            "1/s",
+            Spread.of(speeds),
+            "RQ SimpleWorker, jobs",
+            Spread.of(their_speeds),
+            f"x {faster:.1f}",
+            f"x {TARGET:.0f}",
+            faster >= TARGET,
+        ),
+        Figure(
+            f"CPU per cycle, {name}",
+            "µs",
+            Spread.of(costs),
+            "RQ SimpleWorker, a job",
+            Spread.of(their_costs),
+            f"{cheaper:.1f} times less",
+        ),
+    ]
 
 
 if __name__ == "__main__":
