@@ -16,7 +16,6 @@ from support.waiting import wait_until
 from resweep_agent.exitcodes import ExitCode
 from resweep_scheduler.store import RunState, SweepCommand, SweepState
 
-
 ENDS = {
     "sys.exit(0)": ("finished", "finished"),
     "sys.exit(3)": ("failed", "preempted"),

@@ -15,6 +15,7 @@ from resweep_scheduler.creation import create_sweep
 from resweep_scheduler.store import Run, Store
 from support.agents import Agents, agents_of
 from support.servers import Server
+from support.waiting import wait_until
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -70,6 +71,13 @@ class Small:
         """What a child wrote down under this name, None as long as it has not."""
         path = self.folder / f"{name}.json"
         found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return found
+
+    def wait_for(self, name: str) -> dict[str, Any]:
+        """What a child wrote down under this name, as soon as it has."""
+        wait_until(lambda: self.trace(name), description=f"the trace {name} of a child")
+        found = self.trace(name)
+        assert found is not None
         return found
 
     def open(self, name: str) -> None:
