@@ -144,7 +144,7 @@ def _folders(folder: Path) -> list[Path]:
 def _copy(source: Path, target: Path) -> None:
     """Copy a file or a folder with all that is in it, links followed, and have it on the disk."""
     if source.is_dir():
-        shutil.copytree(source, target, ignore_dangling_symlinks=True)
+        shutil.copytree(source, target, ignore=_dangling)
     else:
         shutil.copy2(source, target)
         _fsync(target)
@@ -153,6 +153,11 @@ def _copy(source: Path, target: Path) -> None:
         for name in names:
             _fsync(Path(folder) / name)
         _fsync(Path(folder))
+
+
+def _dangling(folder: str, names: list[str]) -> list[str]:
+    # shutil's own option looks for the targets of relative links in the working directory.
+    return [name for name in names if not os.path.exists(os.path.join(folder, name))]
 
 
 def _fsync(path: Path) -> None:

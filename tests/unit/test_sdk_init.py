@@ -91,8 +91,8 @@ def test_must_needs_a_run_that_was_initialised(
         resweep.init(**arguments)
     assert str(caught.value) == (
         "You provided an invalid value for the `resume` argument. The value 'must' is not a valid option for resuming "
-        "the run (r1) that has not been initialized. Please check your inputs and try again with a valid run ID. If you "
-        "are trying to start a new run, please omit the `resume` argument or use `resume='allow'`."
+        "the run (r1) that has not been initialized. Please check your inputs and try again with a valid run ID. If "
+        "you are trying to start a new run, please omit the `resume` argument or use `resume='allow'`."
     )
     assert resweep.run is None
 
