@@ -27,6 +27,7 @@ redis.call('LREM', sweep_key(sid, 'ready'), 0, rid)
 local was_preempting = false
 if run.nonce == args.nonce then
   was_preempting = run.was_preempting == '1'
+  restore_counts(rid)
 else
   redis.call('HSET', KEYS[1], 'seq', '0')
   free_agent(sid, run.agent, rid)

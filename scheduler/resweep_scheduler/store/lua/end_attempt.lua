@@ -6,7 +6,10 @@
 -- include: base, sweeps, runs, ending
 local run = load_run(args.run_id)
 local hold = hold_of(run, args.attempt, args.nonce)
-if hold == 'lapsed' then hold = 'owner' end
+if hold == 'lapsed' then
+  restore_counts(args.run_id)
+  run, hold = load_run(args.run_id), 'owner'
+end
 if hold ~= 'owner' then
   return reply({ hold = hold, state = run and run.state, reason = run and run.reason })
 end

@@ -23,7 +23,7 @@ if old then
     finish_attempt(rid, run, { lost = true, reason = 'its agent was started again' })
     -- The old process is gone for good: nothing of it may come back, so its token is stale from now on.
     redis.call('HSET', run_key(rid), 'nonce', '')
-    redis.call('HDEL', run_key(rid), 'lapsed', 'was_preempting')
+    redis.call('HDEL', run_key(rid), 'lapsed', 'was_preempting', 'assumed')
     released[1] = rid
   end
 end

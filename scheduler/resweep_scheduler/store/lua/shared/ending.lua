@@ -43,6 +43,7 @@ end
 -- Ends the attempt that owns the run (or that owned it until its lease ran out). Returns the state after and the reason.
 local function finish_attempt(rid, run, ending)
   local sid, before = run.sweep, run.state
+  if ending.lost then remember_counts(rid) end
   local after, reason = state_after(run, ending)
   reason = reason or ending.reason or ''
   local failure = after
@@ -61,9 +62,7 @@ local function finish_attempt(rid, run, ending)
   redis.call('ZREM', sweep_key(sid, 'leases'), rid)
   redis.call('HSET', key, 'reason', reason, 'ended', int(now), 'exit_code', ending.exit_code and int(ending.exit_code) or '',
     'signal', ending.signal and int(ending.signal) or '')
-  if before ~= 'preempted' and before ~= 'crashed' and before ~= 'failed' and given(run.claimed) then
-    redis.call('HINCRBY', key, 'busy_ms', int(math.max(0, now - tonumber(run.claimed))))
-  end
+  redis.call('HINCRBY', key, 'busy_ms', int(math.max(0, now - (tonumber(run.claimed) or now))))
   if ending.lost then
     redis.call('HSET', key, 'lapsed', '1', 'was_preempting', before == 'preempting' and '1' or '')
   else

@@ -37,6 +37,22 @@ local function set_run_state(rid, run, after)
   run.state = after
 end
 
+-- That an attempt is lost is an assumption: what was counted on it is taken back when its owner returns.
+local COUNTED = { 'fruitless', 'retries_failed', 'retries_crashed', 'busy_ms' }
+
+local function remember_counts(rid)
+  local values, counts = redis.call('HMGET', run_key(rid), unpack(COUNTED)), {}
+  for i, name in ipairs(COUNTED) do counts[name] = values[i] or '0' end
+  redis.call('HSET', run_key(rid), 'assumed', cjson.encode(counts))
+end
+
+local function restore_counts(rid)
+  local text = redis.call('HGET', run_key(rid), 'assumed')
+  if not text then return end
+  for name, value in pairs(cjson.decode(text)) do redis.call('HSET', run_key(rid), name, value) end
+  redis.call('HDEL', run_key(rid), 'assumed')
+end
+
 -- What an agent (one slot) holds, for people to see and for late calls to be recognised: session, sequence number, run.
 local function load_agent(sid, agent)
   local text = redis.call('HGET', sweep_key(sid, 'agents'), agent)
