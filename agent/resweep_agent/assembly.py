@@ -204,5 +204,7 @@ def _slot(parts: Parts, number: int) -> Slot:
         session=parts.identity.session,
         lease_ms=parts.policy.lease_ms,
         preemptible=parts.policy.preemptible,
+        slot=number,
+        slots=parts.surroundings.slots,
     )
     return Slot(number, agent, claims)

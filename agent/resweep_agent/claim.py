@@ -39,16 +39,28 @@ class Claims:
     """Makes the claims of one slot.
 
     A call that got no answer may have been executed: it is repeated with the same nonce until it is answered, which
-    then gives the same run.
+    then gives the same run. No two claims of a process share a nonce: the slot `slot` (from 0) of `slots` takes every
+    `slots`-th number.
     """
 
-    def __init__(self, *, sweep_id: str, agent: str, session: str, lease_ms: int, preemptible: bool) -> None:
+    def __init__(
+        self,
+        *,
+        sweep_id: str,
+        agent: str,
+        session: str,
+        lease_ms: int,
+        preemptible: bool,
+        slot: int = 0,
+        slots: int = 1,
+    ) -> None:
         self._sweep_id = sweep_id
         self._agent = agent
         self._session = session
         self._lease_ms = lease_ms
         self._preemptible = preemptible
-        self._number = 1
+        self._number = slot + 1
+        self._stride = slots
         self._registrations = 0
         self.unanswered = False
 
@@ -81,5 +93,5 @@ class Claims:
             return FOLLOWS[answer.outcome]
         self._registrations = 0
         if answer.outcome in (ClaimOutcome.RUN, ClaimOutcome.LATE, ClaimOutcome.LOST):
-            self._number += 1
+            self._number += self._stride
         return FOLLOWS[answer.outcome]

@@ -49,3 +49,16 @@ def test_a_registration_that_helped_is_forgotten() -> None:
     for _ in range(5):
         assert mine.settle(ClaimAnswer(ClaimOutcome.UNREGISTERED)) is Next.REGISTER
         assert mine.settle(ClaimAnswer(ClaimOutcome.WAIT)) is Next.WAIT
+
+
+def test_slots_of_one_process_never_share_a_nonce() -> None:
+    slots = [
+        Claims(sweep_id="s", agent="a", session="abcd", lease_ms=60_000, preemptible=True, slot=slot, slots=3)
+        for slot in range(3)
+    ]
+    nonces = []
+    for _ in range(4):
+        for slot in slots:
+            nonces.append(slot.request(None).nonce)
+            slot.settle(ClaimAnswer(ClaimOutcome.LOST))
+    assert nonces == [f"abcd.{number}" for number in range(1, 13)]
