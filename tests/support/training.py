@@ -38,6 +38,7 @@ class Training:
         mark: When the script calls mark_preempting: at its start, on SIGTERM, or never; "ignore": SIGTERM does nothing.
         saves: Whether it saves a checkpoint after each step.
         gate_step: The step before which children wait for `open_gate`; None for no gate.
+        babble: Characters that it prints besides, before its first step.
         grandchildren: Processes that it starts and leaves alone, each in its "group" or in a "session" of its own.
     """
 
@@ -49,6 +50,7 @@ class Training:
     gate_step: int | None = None
     grandchildren: Sequence[Literal["group", "session"]] = field(default=())
     exit_code: int = 0
+    babble: int = 0
 
     def environment(self) -> dict[str, str]:
         """What the agents' environment must hold."""
@@ -63,6 +65,7 @@ class Training:
             "gate_step": str(-1 if self.gate_step is None else self.gate_step),
             "grandchildren": json.dumps(list(self.grandchildren)),
             "exit_code": str(self.exit_code),
+            "babble": str(self.babble),
         }
         # A checkpoint after every step is saved so often that an outage would be felt in each of them.
         return {"TRAINING_ORDER": json.dumps(order), "RESWEEP_MARK_TIMEOUT": "0.5"}
@@ -73,6 +76,7 @@ class Training:
 
     def open_gate(self) -> None:
         """Let the children that wait go on, and later ones pass."""
+        self.folder.mkdir(exist_ok=True)
         self._gate.touch()
 
     def traces(self) -> list[Trace]:

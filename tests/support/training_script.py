@@ -50,6 +50,8 @@ def train(run: resweep.Run, order: dict[str, str], trace: Path) -> None:
         state = json.loads(restored.read_text())
         total, step = state["total"], state["step"]
     run.config["resumed_from"] = step
+    for _ in range(int(order["babble"]) // 100):
+        print("." * 99)
     if order["mark"] == "start":
         run.mark_preempting()
     for number in range(step + 1, int(order["steps"])):
