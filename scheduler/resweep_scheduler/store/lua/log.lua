@@ -35,7 +35,7 @@ if given(args.metric) and given(run.sweep) then
   if not given(run.metric) or better(sweep[1], value, tonumber(run.metric)) then
     redis.call('HSET', key, 'metric', args.metric)
   end
-  if given(sweep[2]) and not given(sweep[3]) and not better(sweep[1], tonumber(sweep[2]), value) then
+  if given(sweep[2]) and not holds_back(sweep[3]) and not better(sweep[1], tonumber(sweep[2]), value) then
     close_search(run.sweep, 'target')
     event(run.sweep, 'target', rid, run, run.state, run.state, { metric = args.metric })
     settle_sweep(run.sweep)
