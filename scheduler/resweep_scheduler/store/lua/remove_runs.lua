@@ -12,6 +12,7 @@ for _, rid in ipairs(args.run_ids) do
       for _, part in ipairs({ 'queue', 'ready' }) do redis.call('LREM', sweep_key(run.sweep, part), 0, rid) end
       redis.call('HDEL', sweep_key(run.sweep, 'params'), rid)
       redis.call('HINCRBY', sweep_key(run.sweep), 'n:' .. run.state, -1)
+      event(run.sweep, 'removed', rid, run, run.state, '', nil)
     end
     redis.call('ZREM', args.project_runs, rid)
     redis.call('DEL', run_key(rid), run_key(rid, 'history'), run_key(rid, 'summary'), run_key(rid, 'config'),
