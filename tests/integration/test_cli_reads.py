@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 from support.servers import Server
 from support.sweeps import GRID, Story
+from support.waiting import wait_until
 
+from resweep_scheduler.cli.access import sweep_ids_at_hand
 from resweep_scheduler.cli.main import run
+from resweep_scheduler.store import SweepCommand
 
 
 @pytest.fixture
@@ -259,3 +263,60 @@ def test_url_may_stand_before_and_after_the_command(story: Story, shared_server:
     before = say("--url", shared_server.url, *words)
     assert before == say(*words, "--url", shared_server.url)
     assert story.sweep_id in before
+
+
+def test_logs_follow_a_run_to_its_end(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    claimed = story.claim()
+    story.store.append_output(claimed.token, "epoch 0\n", piece=1)
+    seen: list[int] = []
+    follower = threading.Thread(target=lambda: seen.append(run(["logs", "-f", claimed.token.run_id])))
+    follower.start()
+    printed = ""
+
+    def printed_so_far() -> str:
+        nonlocal printed
+        printed += capsys.readouterr().out
+        return printed
+
+    wait_until(lambda: "epoch 0" in printed_so_far(), description="what was printed before")
+    story.store.append_output(claimed.token, "epoch 1\n", piece=2)
+    wait_until(lambda: "epoch 1" in printed_so_far(), description="what is printed now")
+    assert follower.is_alive()
+    story.store.append_output(claimed.token, "done\n", piece=3)
+    story.end(claimed.token)
+    follower.join(10)
+    assert seen == [0]
+    assert printed_so_far() == "epoch 0\nepoch 1\ndone\n"
+
+
+def test_watch_follows_a_sweep_to_its_end(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[int] = []
+    watcher = threading.Thread(target=lambda: seen.append(run(["watch", "--json", story.sweep_id])))
+    watcher.start()
+    told = ""
+
+    def kinds() -> list[str]:
+        nonlocal told
+        told += capsys.readouterr().out
+        return [strict_json(line)["kind"] for line in told.splitlines()]
+
+    def happens() -> bool:
+        """Something that the watcher cannot miss once it follows: pauses and resumes until it tells of one."""
+        for command in (SweepCommand.PAUSE, SweepCommand.RESUME):
+            story.store.command_sweep(story.sweep_id, command)
+        return "state" in kinds()
+
+    wait_until(happens, interval=0.1, description="the watcher to follow")
+    story.preempt()
+    story.store.command_sweep(story.sweep_id, SweepCommand.CANCEL)
+    watcher.join(20)
+    assert seen == [0]
+    assert [kind for kind in kinds() if kind != "state"] == ["suggested", "claimed", "preempting", "preempted"]
+
+
+def test_the_shell_completes_sweep_ids(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sweep_ids_at_hand(None) == [story.sweep_id]
+    monkeypatch.setenv("RESWEEP_URL", "redis://127.0.0.1:1")
+    assert sweep_ids_at_hand(None) == []
+    monkeypatch.delenv("RESWEEP_URL")
+    assert sweep_ids_at_hand(None) == [], "the embedded server is not started for this"

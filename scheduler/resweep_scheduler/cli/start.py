@@ -195,7 +195,9 @@ def _signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread gets signals, and may set handlers
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What is ignored stays ignored: nohup and `&` in scripts ask for that.
+    everything = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in everything if signal.getsignal(number) is not signal.SIG_IGN]
     before = {
         number: signal.signal(number, lambda received_number, _: received.append(received_number)) for number in numbers
     }

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import click
 
+from resweep_scheduler.cli.exitcodes import ExitCode
 from resweep_scheduler.cli.options import Settings, command, notice, store_options
 
 
 @command("sync", "resweep sync", "resweep sync /scratch/training", "RESWEEP_URL=redis://head:6379 resweep sync DIR")
-@click.argument("directory", default=".", metavar="[DIR]", type=click.Path(exists=True, file_okay=False))
+@click.argument("directory", default=".", metavar="[DIR]", type=click.Path(exists=True))
 @store_options
 def sync_command(settings: Settings, directory: str) -> None:
     """Send rows that were kept in files.
 
     Rows that could not be sent while Redis was away are in files of DIR (default: here). Files whose rows all arrived
-    are removed.
+    are removed. Ends with 4 when some could not be sent, and stay for the next time.
     """
-    from resweep.sync import sync
+    from resweep.sync import SyncOutcome, sync
+    from resweep_scheduler.cli.access import open_client
 
-    from resweep_scheduler.cli.access import store_url
-
-    notice(str(sync(directory, store_url(settings))))
+    url, client = open_client(settings)  # a URL that cannot be understood ends here
+    client.close()
+    report = sync(directory, url)
+    notice(str(report))
+    if any(file.outcome is SyncOutcome.UNAVAILABLE for file in report.files):
+        raise click.exceptions.Exit(ExitCode.REDIS_UNAVAILABLE)
