@@ -5,12 +5,10 @@ Everything behind these two functions is loaded when they are called, so that `i
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from resweep.errors import CommError, Error, UsageError
 
@@ -119,9 +117,9 @@ def agent(
 
 def _finish_active_run(exit_code: int) -> None:
     """In the process of a run: send what was logged, however the function ended."""
-    sdk: Any = importlib.import_module("resweep")
-    if getattr(sdk, "run", None) is not None:
-        sdk.finish(exit_code=exit_code)
+    from resweep.session import finish
+
+    finish(exit_code)
 
 
 def _translated(error: Exception) -> Error:

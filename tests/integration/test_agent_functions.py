@@ -117,6 +117,24 @@ agent(sweep_id, lambda: ends[int(os.environ["RESWEEP_CLAIM"].split(".")[-1]) - 1
     assert "ZeroDivisionError" in printed
 
 
+def test_what_a_call_logs_is_kept_however_it_ends(shared_server: Server, tmp_path: Path) -> None:
+    code = """
+import resweep
+def train():
+    run = resweep.init()
+    for step in range(3):
+        resweep.log({"loss": run.config.a + step})
+    if run.config.a == 1:
+        raise ValueError("no")
+agent(sweep_id, train)
+"""
+    with notebook(shared_server, tmp_path, code) as process:
+        printed = output(process)
+    assert process.returncode == 0, printed
+    found = [(run.state, run.step, run.summary["loss"]) for run in runs(shared_server, tmp_path)]
+    assert found == [(RunState.FINISHED, 2, 2), (RunState.FAILED, 2, 3), (RunState.FINISHED, 2, 4)]
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [("sys.exit()", 0), ("sys.exit(7)", 7), ("sys.exit('no data')", 1), ("raise KeyboardInterrupt", 255)],
