@@ -125,15 +125,8 @@ class Agents:
     ) -> AgentProcess:
         """Start an agent called `name`; `prefix` stands before its command."""
         where = url or self.url
-        argv = [
-            *prefix,
-            *agent_command(),
-            self.sweep_id,
-            *(["--url", where] if where else []),
-            "--name",
-            name,
-            *options,
-        ]
+        address = ["--url", where] if where else []
+        argv = [*prefix, *agent_command(), self.sweep_id, *address, "--name", name, *options]
         agent = AgentProcess(
             argv,
             environment={**os.environ, **self.environment, **(environment or {})},

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from resweep_scheduler.store import Event, Run, Store
 from resweep_scheduler.store.states import RunState, SweepState
@@ -15,6 +15,8 @@ from support.agents import Agents, agents_of
 from support.checks import Replay, check_promises
 from support.training import Trace, Training, check_totals, make_sweep
 from support.waiting import wait_until
+
+Found = TypeVar("Found")
 
 PATIENCE = 60.0
 """Seconds in which whatever is waited for happens, also on a busy machine."""
@@ -50,42 +52,39 @@ class Scene:
     def events(self, kind: str) -> list[Event]:
         return [event for event in self.store.events(self.sweep_id) if event.kind == kind]
 
-    def wait_for_runs(self, state: RunState, *, count: int = 1, timeout: float = PATIENCE) -> list[Run]:
+    def wait_for_runs(self, state: RunState, *, count: int = 1) -> list[Run]:
         """Until `count` runs are in a state at the same time."""
+        return self._wait_for_many(
+            lambda: [run for run in self.runs() if run.state is state], count, f"runs that are {state}"
+        )
 
-        def those() -> list[Run]:
-            return [run for run in self.runs() if run.state is state]
-
-        return self._wait(lambda: len(those()) >= count and those(), f"{count} runs that are {state}", timeout)
-
-    def wait_for_event(self, kind: str, *, count: int = 1, timeout: float = PATIENCE) -> list[Event]:
+    def wait_for_event(self, kind: str, *, count: int = 1) -> list[Event]:
         """Until an event of a kind has happened `count` times."""
+        return self._wait_for_many(lambda: self.events(kind), count, f"events {kind}")
 
-        def those() -> list[Event]:
-            return self.events(kind)
-
-        return self._wait(lambda: len(those()) >= count and those(), f"{count} events {kind}", timeout)
-
-    def wait_at_gate(self, *, count: int = 1, attempt: int | None = None, timeout: float = PATIENCE) -> list[Trace]:
-        """Until `count` children, of a certain attempt if given, stand at the gate and have logged what came before."""
-
-        def those() -> list[Trace]:
-            return [trace for trace in self.training.at_gate() if attempt is None or trace.attempt == attempt]
-
-        there = self._wait(lambda: len(those()) >= count and those(), f"{count} children at the gate", timeout)
+    def wait_at_gate(self, *, count: int = 1, attempt: int | None = None) -> list[Trace]:
+        """Until `count` children, of a certain attempt if given, stand at the gate and what they logged is stored."""
         last = (self.training.gate_step or 0) - 1
-        for trace in there:
-            self._wait(lambda trace=trace: self._has_step(trace, last), f"step {last} of {trace.run_id}", timeout)  # type: ignore[misc]
-        return there
 
-    def _has_step(self, trace: Trace, last: int) -> bool:
-        step = self.store.run(trace.run_id).step
+        def there() -> list[Trace]:
+            return [
+                trace
+                for trace in self.training.at_gate()
+                if attempt in (None, trace.attempt) and self._has_step(trace.run_id, last)
+            ]
+
+        return self._wait_for_many(there, count, f"children at the gate, with step {last} stored")
+
+    def _has_step(self, run_id: str, last: int) -> bool:
+        step = self.store.run(run_id).step
         return last < 0 or (step is not None and step >= last)
 
     def wait_for_end(self, *, timeout: float = 2 * PATIENCE) -> None:
         """Until the sweep is finished and its agents have gone home."""
-        self._wait(
-            lambda: self.store.sweep(self.sweep_id).state is SweepState.FINISHED, "the end of the sweep", timeout
+        self.wait_for(
+            lambda: self.store.sweep(self.sweep_id).state is SweepState.FINISHED,
+            description="the end of the sweep",
+            timeout=timeout,
         )
         for agent in self.agents.all:
             agent.wait(timeout)
@@ -97,16 +96,23 @@ class Scene:
         check_totals(self.store, [run.run_id for run in self.runs()])
         return replay
 
-    def _wait(self, happened: Any, description: str, timeout: float) -> Any:
+    def wait_for(self, happened: Callable[[], object], *, description: str, timeout: float = PATIENCE) -> None:
+        """Until something is so; the error tells the whole story of the sweep."""
         try:
-            return wait_until(happened, timeout=timeout, interval=0.05, description=description)
+            wait_until(happened, timeout=timeout, interval=0.05, description=description)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self._report()}") from None
+            raise AssertionError(f"{error}\n{self.report()}") from None
 
-    def _report(self) -> str:
-        """What a failed test needs to be understood."""
-        lines = [f"{event.at} {event.kind} {event.run_id or ''} {event.attempt or ''} {event.agent or ''} {dict(event.data)}"
-                 for event in self.store.events(self.sweep_id)[-40:]]  # fmt: skip
+    def _wait_for_many(self, find: Callable[[], list[Found]], count: int, what: str) -> list[Found]:
+        self.wait_for(lambda: len(find()) >= count, description=f"{count} {what}")
+        return find()
+
+    def report(self) -> str:
+        """What it takes to understand a failed test."""
+        lines = []
+        for event in self.store.events(self.sweep_id)[-60:]:
+            who = f"{event.run_id or ''} {event.attempt or ''} {event.agent or ''}"
+            lines.append(f"{event.at} {event.kind} {who} {dict(event.data)}")
         for agent in self.agents.all:
             lines += [f"-- {agent.log.name}, {'runs' if agent.running else 'ended'}:", agent.printed()[-3000:]]
         return "\n".join(lines)
