@@ -6,10 +6,12 @@ store has it, or when the store says that it is not wanted.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from resweep.spill import Commit, Entry, Row, SpillFile, take_batch
@@ -20,6 +22,8 @@ HARD_LIMIT = 10 * LIMIT
 """Rows in memory when the file cannot be written either; more are lost, and it is said."""
 DISK_PAUSE = 5.0
 """Seconds before a file that could not be written is tried again."""
+WRITE_WAIT = 1.0
+"""Seconds for which the thread that logs waits until a full memory is written down; after that it goes on."""
 
 
 class Outbox:
@@ -38,6 +42,9 @@ class Outbox:
         self._sending_is_on_disk = False
         self._from_file = False  # the batch handed out comes from the file
         self._lock = threading.RLock()
+        self._writer: threading.Thread | None = None
+        self._writing: threading.Event | None = None  # set when what was asked for last is written
+        self._demands: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._disk_retry_at = 0.0
         self._closed = False
         self._tried_seq = 0  # rows up to this one were handed out before
@@ -63,13 +70,38 @@ class Outbox:
     def append_row(self, step: int, values: dict[str, Any]) -> None:
         """Take a row; never waits for the store. Its caller is the only one that appends."""
         if len(self._memory) >= self._limit:
-            self.write_down()
+            self._make_room()
             if len(self._memory) >= self._hard_limit:
                 self.lost += 1
                 self._warn("lost", "rows are lost: Redis is away and the disk cannot be written; make room on the disk")
                 return
         self._memory.append(Row(self._next_seq, step, values))
         self._next_seq += 1
+
+    def _make_room(self) -> None:
+        """Have another thread write memory down.
+
+        The thread that logs holds no lock while it waits: a signal handler that interrupts it may mark and finish.
+        """
+        if self._writing is not None and not self._writing.is_set():
+            return  # the disk is slow, and was waited for
+        if self._writer is None:
+            writer = threading.Thread(target=self._write_on_demand, name="resweep-writer", daemon=True)
+            try:
+                writer.start()
+            except RuntimeError:  # the interpreter ends
+                self.write_down()
+                return
+            self._writer = writer
+        self._writing = done = threading.Event()
+        self._demands.put(done)
+        done.wait(WRITE_WAIT)
+
+    def _write_on_demand(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while (done := self._demands.get()) is not None:
+            self.write_down()
+            done.set()
 
     def append_commit(self, commit: Commit) -> None:
         """Take a checkpoint, to be committed after the rows before it."""
@@ -156,7 +188,8 @@ class Outbox:
             self._sending = []
             self._from_file = False
             self._spill.remove()
-            return rows
+        self._demands.put(None)
+        return rows
 
     def close(self) -> None:
         """Leave what waits in the file. Nothing that a call still under way says later changes it."""
@@ -166,3 +199,4 @@ class Outbox:
             self._closed = True
             self._sending = []
             self._spill.close()
+        self._demands.put(None)

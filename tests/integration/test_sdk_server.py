@@ -74,9 +74,9 @@ def test_the_decision_table(
         arguments = {}
     if (resume, exists) in (("must", False), ("never", True)):
         with pytest.raises(UsageError, match=f"The value '{resume}' is not a valid option"):
-            resweep.init(**arguments)  # type: ignore[arg-type]
+            resweep.init(**arguments)
         return
-    with resweep.init(**arguments) as run:  # type: ignore[arg-type]
+    with resweep.init(**arguments) as run:
         resumed = exists and resume is not None
         assert (run.resumed, run.starting_step) == (resumed, 1 if resumed else 0)
         run.log({"loss": 2})
