@@ -153,17 +153,21 @@ class SweepTransitions(StoreBase):
         key = self.keys.sweep(sweep_id)
         if not self._try(lambda: self.client.exists(key)):
             raise self._unknown_sweep(sweep_id)
-        runs = self._members(self.keys.sweep(sweep_id, "runs"))
-        removed = self.remove_runs(runs)
-        left = self._try(lambda: self.client.zcard(self.keys.sweep(sweep_id, "runs")))
-        if left:
-            raise IllegalTransitionError(
-                f"a sweep with running runs is not removed, {left} of {sweep_id} run; `resweep cancel {sweep_id}` first"
-            )
+        self._refuse_running(sweep_id)
+        removed = self.remove_runs(self._members(self.keys.sweep(sweep_id, "runs")))
+        self._refuse_running(sweep_id)  # one may have been claimed meanwhile
         parts = ("queue", "ready", "leases", "runs", "params", "agents", "seen", "events", "wake")
         self._try(lambda: self.client.delete(key, *(self.keys.sweep(sweep_id, part) for part in parts)))
         self._try(lambda: self.client.hdel(SWEEP_INDEX, sweep_id))
         return removed
+
+    def _refuse_running(self, sweep_id: str) -> None:
+        running = self._try(lambda: self.client.zcard(self.keys.sweep(sweep_id, "leases")))
+        if running:
+            raise IllegalTransitionError(
+                f"a sweep with running runs is not removed, {running} of {sweep_id} run; "
+                f"`resweep cancel {sweep_id}` first"
+            )
 
     def _unknown_sweep(self, sweep_id: str) -> UnknownSweepError:
         return UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps of this server")
