@@ -70,7 +70,8 @@ def test_exit_0_is_finished_even_after_a_notice(store: Store, end: dict[str, Any
 )
 def test_retry_policy(store: Store, exit_code: int | None, setting: str, last: str) -> None:
     """A run that fails is put on the queue as often as the policy allows, then it stays failed."""
-    agent = begin(store, **{setting: 2})
+    settings: dict[str, Any] = {setting: 2}
+    agent = begin(store, **settings)
     for attempt in (1, 2):
         answer = agent.end(exit_code)
         assert (answer.state, answer.reason) == (RunState.PREEMPTED, f"{last}, retried by the sweep's retry policy")
