@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -320,3 +323,12 @@ def test_the_shell_completes_sweep_ids(story: Story, monkeypatch: pytest.MonkeyP
     assert sweep_ids_at_hand(None) == []
     monkeypatch.delenv("RESWEEP_URL")
     assert sweep_ids_at_hand(None) == [], "the embedded server is not started for this"
+
+
+def test_a_terminal_that_knows_ascii_only(story: Story, told: dict[str, str]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", "from resweep_scheduler.cli.main import main; main()"]
+    for words in (["--help"], ["ls"], ["show", story.sweep_id], ["runs", story.sweep_id], ["run", told["good"]]):
+        done = subprocess.run([*command, *words], env=environment, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), words
+        assert done.stdout

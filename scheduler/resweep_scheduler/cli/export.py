@@ -69,7 +69,7 @@ def _write(path: Path, text: str) -> None:
     """Write beside the file and rename, so that a full disk leaves the old one as it was."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="replace")
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

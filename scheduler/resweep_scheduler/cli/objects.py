@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Return `value` as JSON that every parser reads."""
-    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Return `value` as JSON that every parser reads and every terminal can show, in ASCII."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def plain(value: object) -> Any:
