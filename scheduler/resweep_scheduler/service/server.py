@@ -279,6 +279,8 @@ def _spawn(directory: Path, path: Path, alive: int) -> None:
         "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
+        # A stream's first entry takes a whole node: 4 KB by default for each run that logged one row or printed a line.
+        "stream-node-max-bytes": "1024",
     }
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
     (directory / "server.pid").unlink(missing_ok=True)  # so that it is always the living server's
