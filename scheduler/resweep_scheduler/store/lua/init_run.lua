@@ -29,6 +29,8 @@ local outcome = not exists and 'new' or args.resume == '' and 'overwritten' or '
 if not inside then
   local attempt = (run and run.attempt or 0) + 1
   redis.call('HSET', key, 'attempt', int(attempt), 'nonce', args.nonce, 'claimed', int(now), 'seq', '0')
+  -- This attempt has no lease that ran out; the one whose lease did is over.
+  redis.call('HDEL', key, 'lapsed', 'was_preempting', 'assumed')
   if not run then redis.call('HSET', key, 'created', int(now)) end
   if not run or not given(run.sweep) then
     redis.call('HSET', key, 'state', 'running', 'reason', '')
