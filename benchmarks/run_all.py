@@ -47,14 +47,14 @@ def load() -> str:
     return f"{one:.1f} (1 min), {fifteen:.1f} (15 min)"
 
 
-def heading(before: str) -> str:
+def heading() -> str:
     """Where and when the figures were taken."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return "\n".join(
         [
             f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {processor()}; {platform.system()} {platform.release()}",
             f"* Python {platform.python_version()}, {server_version()}, {packages}",
-            f"* load of the machine before: {before}; after: {load()} (the benchmarks themselves are part of it)",
+            f"* load of the machine before: {load()}",
         ]
     )
 
@@ -74,17 +74,16 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(BENCHMARKS)):
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    before = load()
+    print(heading(), flush=True)
     failed = []
-    tables = []
     with tempfile.TemporaryDirectory(prefix="resweep-bench-") as folder:
         for name in options.names or BENCHMARKS:
             report = run(name, Path(folder), quick=options.quick)
             if report is None:
                 failed.append(name)
             else:
-                tables.append(harness.as_markdown(report))
-    print("\n\n".join([heading(before), *tables]))
+                print(f"\n{harness.as_markdown(report)}", flush=True)
+    print(f"\n* load of the machine after: {load()}; the benchmarks are part of it")
     if failed:
         harness.say(f"failed: {', '.join(failed)}; run them alone to see why, for instance: python {failed[0]}.py")
     return 1 if failed else 0
