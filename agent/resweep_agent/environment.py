@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
@@ -16,7 +17,7 @@ FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "RESWEEP_CLAIM", "RESWEEP_RUN_ID",
 """Variables of another run or another agent that must not leak into a child."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Surroundings:
     """What is the same for all children of an agent.
 
@@ -35,39 +36,51 @@ class Surroundings:
     checkpoints: Path
     slots: int = 1
 
-    @property
-    def wandb_directory(self) -> Path:
+    @cached_property
+    def wandb_directory(self) -> str:
         """WANDB_DIR, by default the agent's working directory."""
-        return Path(self.environ.get("WANDB_DIR") or os.getcwd()).absolute()
+        return os.path.abspath(self.environ.get("WANDB_DIR") or os.getcwd())
 
     def attempt_directory(self, run: ClaimedRun) -> Path:
         """Where the files of this attempt are."""
         return self.directory / self.sweep_id / run.token.run_id / f"attempt-{run.token.attempt}"
 
-    def parameter_file(self, run: ClaimedRun) -> Path:
+    def parameter_file(self, run: ClaimedRun) -> str:
         """Where W&B's agent puts the run's parameters, too."""
-        return self.wandb_directory / "wandb" / f"sweep-{self.sweep_id}" / f"config-{run.token.run_id}.yaml"
+        return f"{self._parameter_folder}/config-{run.token.run_id}.yaml"
 
-    def child_environment(self, run: ClaimedRun, agent: str, slot: int) -> dict[str, str]:
-        """The environment of the child that executes `run` in the slot `slot` (from 0) of the agent `agent`."""
-        environment = {name: value for name, value in self.environ.items() if name not in FOREIGN}
-        environment |= {
-            "WANDB_RUN_ID": run.token.run_id,
+    @cached_property
+    def _parameter_folder(self) -> str:
+        return os.path.join(self.wandb_directory, "wandb", f"sweep-{self.sweep_id}")
+
+    @cached_property
+    def _common(self) -> dict[str, str]:
+        """What all children are told."""
+        common = {name: value for name, value in self.environ.items() if name not in FOREIGN}
+        common |= {
             "WANDB_RESUME": "allow",
             "WANDB_PROJECT": self.scope.project,
             "WANDB_ENTITY": self.scope.entity,
-            "WANDB_DIR": str(self.wandb_directory),
-            "WANDB_SWEEP_PARAM_PATH": str(self.parameter_file(run)),
+            "WANDB_DIR": self.wandb_directory,
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
-            "RESWEEP_AGENT_ID": agent,
-            "RESWEEP_ATTEMPT": str(run.token.attempt),
-            "RESWEEP_CLAIM": run.token.encode(),
             "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
         }
         if self.scope.entity == DEFAULT_ENTITY:
             # Our default is no entity of W&B's: a script with the real wandb must keep its own default.
-            del environment["WANDB_ENTITY"]
+            del common["WANDB_ENTITY"]
+        return common
+
+    def child_environment(self, run: ClaimedRun, agent: str, slot: int) -> dict[str, str]:
+        """The environment of the child that executes `run` in the slot `slot` (from 0) of the agent `agent`."""
+        environment = {
+            **self._common,
+            "WANDB_RUN_ID": run.token.run_id,
+            "WANDB_SWEEP_PARAM_PATH": self.parameter_file(run),
+            "RESWEEP_AGENT_ID": agent,
+            "RESWEEP_ATTEMPT": str(run.token.attempt),
+            "RESWEEP_CLAIM": run.token.encode(),
+        }
         share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
         if share is not None:
             environment["CUDA_VISIBLE_DEVICES"] = share
@@ -87,7 +100,7 @@ def device_share(devices: str | None, slot: int, slots: int) -> str | None:
     return ",".join(names[len(names) * slot // slots : len(names) * (slot + 1) // slots])
 
 
-def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
+def write_parameter_file(path: str, params: Mapping[str, object]) -> None:
     """Write the parameters as W&B's agent does: YAML with `key: {value: …}`.
 
     Raises:
@@ -97,10 +110,15 @@ def write_parameter_file(path: Path, params: Mapping[str, object]) -> None:
     lines += [f"{_quoted(name)}: {{value: {_yaml(value)}}}" for name, value in params.items()]
     data = ("\n".join(lines) + "\n").encode()
     try:
-        path.write_bytes(data)
+        _write(path, data)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _write(path, data)
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(data)
 
 
 def _yaml(value: object) -> str:

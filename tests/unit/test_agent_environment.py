@@ -85,6 +85,6 @@ def test_the_parameter_file_is_read_back_by_a_yaml_reader_of_version_1_1(
     tmp_path_factory: pytest.TempPathFactory, params: dict[str, object]
 ) -> None:
     path = tmp_path_factory.mktemp("p") / "wandb" / "sweep-s1" / "config-r.yaml"
-    write_parameter_file(path, params)
+    write_parameter_file(str(path), params)
     read = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert read == {"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}
