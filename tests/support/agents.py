@@ -32,7 +32,10 @@ def agent_command() -> list[str]:
 class AgentProcess:
     """One `sweep-agent` process; what it prints goes to `log`."""
 
-    def __init__(self, argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+    ) -> None:
+        self.name = name
         self.log = log
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
@@ -128,6 +131,7 @@ class Agents:
         address = ["--url", where] if where else []
         argv = [*prefix, *agent_command(), self.sweep_id, *address, "--name", name, *options]
         agent = AgentProcess(
+            name,
             argv,
             environment={**os.environ, **self.environment, **(environment or {})},
             directory=self.directory,
