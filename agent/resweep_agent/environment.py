@@ -16,6 +16,9 @@ from resweep_scheduler.store.records import ClaimedRun
 FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "RESWEEP_CLAIM", "RESWEEP_RUN_ID", "WANDB_RUN_ID", "WANDB_RESUME")
 """Variables of another run or another agent that must not leak into a child."""
 
+RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
+"""Which process of several this is. The agent's own are told to its children, whose ranks they are not."""
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -65,6 +68,7 @@ class Surroundings:
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
             "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+            "RESWEEP_AGENT_RANK": ",".join(f"{name}={self.environ[name]}" for name in RANKS if name in self.environ),
         }
         if self.scope.entity == DEFAULT_ENTITY:
             # Our default is no entity of W&B's: a script with the real wandb must keep its own default.

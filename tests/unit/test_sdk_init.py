@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,9 +349,21 @@ def test_other_ranks_read_and_log_nothing(
 
 
 def test_the_rank_of_the_agent_is_not_the_rank_of_its_child(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin_attempt(store, monkeypatch)
+    """As with `srun -n 4 sweep-agent SWEEP`: each task is an agent, and each child a run of its own."""
+    from resweep_agent.environment import Surroundings
+
     monkeypatch.setenv("SLURM_PROCID", "2")
-    monkeypatch.setenv("RESWEEP_AGENT_RANK", "SLURM_PROCID=2")
+    agent = begin_attempt(store, monkeypatch)
+    surroundings = Surroundings(
+        environ=dict(os.environ),
+        url="",
+        scope=store.scope,
+        sweep_id="sweep1",
+        directory=Path(),
+        checkpoints=Path("checkpoints"),
+    )
+    for name, value in surroundings.child_environment(agent.run, agent.name, 0).items():
+        monkeypatch.setenv(name, value)
     with resweep.init() as run:
         run.log({"loss": 1})
     assert len(store.history("run0")) == 1
@@ -375,7 +388,7 @@ def test_without_the_store_the_parameters_come_from_the_agents_file(
 
     begin_attempt(store, monkeypatch)
     params = {"lr": 1e-5, "inf": float("-inf"), 'a "b"': ["x: .nan", {"c": None}]}
-    write_parameter_file(tmp_path / "config.yaml", params)
+    write_parameter_file(str(tmp_path / "config.yaml"), params)
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "config.yaml"))
     run = resweep.init(mode=mode, config={"lr": 7, "own": 1})
     assert run.config.as_dict() == {**params, "own": 1}
