@@ -13,7 +13,15 @@ from pathlib import Path
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
 
-FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "RESWEEP_CLAIM", "RESWEEP_RUN_ID", "WANDB_RUN_ID", "WANDB_RESUME")
+FOREIGN = (
+    "WANDB_SERVICE",
+    "WANDB_SWEEP_ID",
+    "WANDB_RUN_ID",
+    "WANDB_RESUME",
+    "RESWEEP_CLAIM",
+    "RESWEEP_RUN_ID",
+    "RESWEEP_AGENT_RANK",
+)
 """Variables of another run or another agent that must not leak into a child."""
 
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
@@ -68,8 +76,9 @@ class Surroundings:
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
             "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
-            "RESWEEP_AGENT_RANK": ",".join(f"{name}={self.environ[name]}" for name in RANKS if name in self.environ),
         }
+        if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
+            common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
         if self.scope.entity == DEFAULT_ENTITY:
             # Our default is no entity of W&B's: a script with the real wandb must keep its own default.
             del common["WANDB_ENTITY"]
