@@ -63,7 +63,7 @@ def write(folder: Path, script: str, values: Sequence[int] = (1, 2, 3)) -> None:
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RESWEEP, *words], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*RESWEEP, *words], capture_output=True, text=True, timeout=240, check=False)
 
 
 class Started:
@@ -90,7 +90,7 @@ class Started:
                 return None
             return (store, sweep_id) if counts[RunState.RUNNING] == number else None
 
-        found = wait_until(look, timeout=30, description=f"{number} running runs")
+        found = wait_until(look, timeout=90, description=f"{number} running runs")
         assert found is not None
         return found
 
@@ -101,7 +101,7 @@ class Started:
 
     def end(self) -> tuple[int, str]:
         """Wait for its end; returns exit code and output."""
-        output, _ = self.process.communicate(timeout=60)
+        output, _ = self.process.communicate(timeout=120)
         return self.process.returncode, output
 
 
@@ -226,10 +226,10 @@ def test_a_second_ctrl_c_ends_everything_at_once(folder: Path, start: Start) -> 
     write(folder, STUBBORN, values=[1])
     started = start("sweep.yaml", "--agents", "1")
     store, sweep_id = started.running(1)
-    wait_until((folder / "deaf").exists, timeout=10, description="a script that ignores SIGTERM")
+    wait_until((folder / "deaf").exists, timeout=60, description="a script that ignores SIGTERM")
     started.process.send_signal(signal.SIGINT)
     wait_until(
-        lambda: store.sweep(sweep_id).counts[RunState.PREEMPTING], timeout=10, description="the notice to be recorded"
+        lambda: store.sweep(sweep_id).counts[RunState.PREEMPTING], timeout=60, description="the notice to be recorded"
     )
     started.process.send_signal(signal.SIGINT)
     status, output = started.end()
@@ -287,7 +287,7 @@ def test_start_on_a_terminal_draws_and_leaves_the_result(folder: Path) -> None:
         while part := os.read(terminal, 65536):
             shown += part
     os.close(terminal)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     text = shown.decode()
     assert "\x1b[" in text, "there is colour"
     assert "3 of 3" in text, "the bar was drawn"

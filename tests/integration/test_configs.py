@@ -85,7 +85,7 @@ def test_preemptible_goes_on_from_its_checkpoint(url: str, tmp_path: Path, victi
     agents = [start()]
     try:
         wait_until(
-            lambda: any((run.step or 0) >= 2 for run in store.runs(sweep_id)), timeout=60, description="two epochs"
+            lambda: any((run.step or 0) >= 2 for run in store.runs(sweep_id)), timeout=180, description="two epochs"
         )
         run_id = store.runs(sweep_id)[0].run_id
         script = script_of(agents[0].pid, run_id)
@@ -95,11 +95,11 @@ def test_preemptible_goes_on_from_its_checkpoint(url: str, tmp_path: Path, victi
             agents.append(start())
         else:
             os.kill(script, signal.SIGTERM if victim.endswith("SIGTERM") else signal.SIGKILL)
-        wait_until(lambda: not alive(script), timeout=20, description="the end of the first attempt's script")
+        wait_until(lambda: not alive(script), timeout=60, description="the end of the first attempt's script")
         wait_until(
-            lambda: store.run(run_id).state is RunState.FINISHED, timeout=60, description="the second attempt's end"
+            lambda: store.run(run_id).state is RunState.FINISHED, timeout=180, description="the second attempt's end"
         )
-        assert agents[-1].wait(30) == 0
+        assert agents[-1].wait(60) == 0
     finally:
         for agent in agents:
             if agent.poll() is None:

@@ -76,17 +76,19 @@ class Story:
 
     def claim(self) -> ClaimedRun:
         """Take the next run, asking the search if need be."""
+        return self.claim_as("box-0", "s")
+
+    def claim_as(self, agent: str, session: str) -> ClaimedRun:
+        """Take the next run as an agent that is registered."""
         search = create_search(self.config)
         self._claims += 1
         index = self.store.sweep(self.sweep_id).next_index
         points = search.suggest(first_index=index, count=1)
         runs = tuple(NewRun(run_id_for(self.sweep_id, index), index, point) for point in points)
         offer = Offer(first_index=index, runs=runs, exhausted=search.size is not None and index + 1 >= search.size)
-        answer = self.store.claim(
-            ClaimRequest(
-                sweep_id=self.sweep_id, agent="box-0", nonce=f"s.{self._claims}", lease_ms=self.lease_ms, offer=offer
-            )
-        )
+        nonce = f"{session}.{self._claims}"
+        request = ClaimRequest(sweep_id=self.sweep_id, agent=agent, nonce=nonce, lease_ms=self.lease_ms, offer=offer)
+        answer = self.store.claim(request)
         assert answer.outcome is ClaimOutcome.RUN, answer
         assert answer.run is not None
         return answer.run

@@ -29,7 +29,8 @@ POLL = 0.5
 def logs_command(settings: Settings, run: str, follow: bool, attempt: int | None, as_json: bool) -> None:
     """Print the end of a run's output.
 
-    The last 64 KiB, from wherever you are. The whole output of each attempt is a file on the machine that ran it.
+    The last pieces that its agents sent, from wherever you are. The whole output of each attempt is a file on the
+    machine that ran it.
     """
     from resweep_scheduler.cli.access import open_run
     from resweep_scheduler.cli.objects import to_json

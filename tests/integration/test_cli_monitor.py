@@ -1,0 +1,124 @@
+"""The copy of a sweep that `watch` and `start` keep stays true, whatever happens to the sweep."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+from support.servers import Server
+from support.sweeps import Story
+
+from resweep_scheduler.cli.monitor import FEW, Monitor
+from resweep_scheduler.cli.view import SHOWN_RUNS, View, picture, story
+from resweep_scheduler.store import Run, RunState, SweepCommand
+
+ENDLESS = """\
+name: a name
+program: train.py
+method: random
+metric: {name: accuracy, goal: maximize}
+parameters: {lr: {min: 0.0, max: 1.0}}
+"""
+
+
+@pytest.fixture
+def told(shared_server: Server) -> Story:
+    return Story(shared_server.url, ENDLESS)
+
+
+def drawn(monitor: Monitor) -> str:
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(picture(monitor))
+    return captured.get()
+
+
+def as_stored(told: Story) -> dict[str, Run]:
+    return {run.run_id: run for run in told.store.runs(told.sweep_id)}
+
+
+def test_it_follows_a_few_and_many_changes(told: Story) -> None:
+    told.finish(0.5)
+    monitor = Monitor(told.store, told.sweep_id)
+    assert len(monitor.runs) == 1
+    told.finish(0.7)
+    told.fail()
+    kinds = [event.kind for event in monitor.step(1.0)]
+    assert kinds[-2:] == ["claimed", "failed"]
+    assert monitor.runs == as_stored(told)
+    for _ in range(FEW + 1):
+        told.finish(0.6)
+    monitor.step(1.0)
+    assert len(monitor.runs) == FEW + 4
+    assert monitor.runs == as_stored(told)
+    best = monitor.best()
+    assert best is not None
+    assert best.metric == 0.7
+    assert monitor.unsuccessful() == 1
+    assert (monitor.progress().done, monitor.progress().total) == (FEW + 4, None)
+
+
+def test_a_run_that_logs_is_read_again_without_an_event(told: Story) -> None:
+    claimed = told.claim()
+    monitor = Monitor(told.store, told.sweep_id)
+    monitor.step(0.01)
+    told.log(claimed.token, {4: {"accuracy": 0.4}})
+    monitor.step(0.01)
+    assert [(run.step, run.metric) for run in monitor.owned()] == [(4, 0.4)]
+    text = drawn(monitor)
+    assert claimed.token.run_id in text
+    assert "0.4" in text
+    assert "endless" in text
+
+
+def test_a_run_that_ended_and_was_removed_is_gone(told: Story) -> None:
+    kept = told.finish(0.5)
+    removed = told.claim().token
+    monitor = Monitor(told.store, told.sweep_id)
+    told.end(removed)
+    told.store.remove_runs([removed.run_id])
+    monitor.step(1.0)
+    assert list(monitor.runs) == [kept]
+
+
+def test_a_lost_server_is_told_and_found_again(server: Server) -> None:
+    told = Story(server.url, ENDLESS)
+    claimed = told.claim()
+    monitor = Monitor(told.store, told.sweep_id)
+    server.kill()
+    assert monitor.step(0.01) == []
+    assert monitor.away is not None
+    assert "Redis is away" in drawn(monitor)
+    server.start()
+    told.end(claimed.token)
+    assert "finished" in [event.kind for event in monitor.step(1.0)]
+    assert monitor.away is None
+
+
+def test_more_runs_than_the_picture_has_room_for(told: Story) -> None:
+    for number in range(SHOWN_RUNS + 2):
+        told.store.register(told.sweep_id, agent=f"box-{number}", session=f"s{number}", host="box", pid=number)
+    runs = [told.claim_as(f"box-{number}", f"s{number}") for number in range(SHOWN_RUNS + 2)]
+    monitor = Monitor(told.store, told.sweep_id)
+    text = drawn(monitor)
+    assert runs[0].token.run_id in text
+    assert "and 2 more" in text
+    assert f"{SHOWN_RUNS + 2} running" in text
+
+
+def test_every_kind_of_event_is_told_in_one_line(told: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    told.preempt()
+    claimed = told.claim()
+    told.end(claimed.token, None, signal=9)
+    told.store.retry_runs(told.sweep_id, [claimed.token.run_id])
+    again = told.claim()
+    told.store.stop_run(again.token.run_id, reason="stopped by user")
+    told.store.command_sweep(told.sweep_id, SweepCommand.PAUSE)
+    monitor = Monitor(told.store, told.sweep_id)
+    assert monitor.runs[again.token.run_id].state is RunState.RUNNING
+    events = told.store.events(told.sweep_id)
+    lines = [line.plain for event in events if (line := story(event, monitor)) is not None]
+    text = "\n".join(lines)
+    for part in ("preempting", "on the run queue", "crashed", "retried", "attempt 2 on box-0", "running → paused"):
+        assert part in text
+    View(monitor).update(events)
+    assert capsys.readouterr().out.splitlines() == [line.rstrip("\n") for line in lines]
