@@ -1,4 +1,4 @@
-"""Everything at once: agents, scripts and Redis are killed at random while two hundred short runs are executed.
+"""Everything at once: agents killed, preempted and frozen, scripts and Redis killed, while two hundred runs are made.
 
 RESWEEP_STORM_SECONDS sets how long the storm lasts, RESWEEP_STORM_SEED repeats its choices (the seed is printed; what
 they meet still depends on the machine).
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import processes
-from support.agents import AgentProcess
+from support.agents import AgentProcess, thaw
 from support.scene import Scene, let_pass, play
 from support.servers import Server
 from support.training import Training
@@ -31,7 +31,7 @@ LEASE = 3.0
 CALM = 400.0
 """Seconds after the storm in which everything comes to its end, also on a busy machine."""
 
-KINDS = {"kill agent": 5, "kill script": 6, "kill server": 2, "preempt agent": 2}
+KINDS = {"kill agent": 5, "kill script": 6, "kill server": 2, "preempt agent": 2, "freeze agent": 1}
 """What may happen, and how often compared with the others."""
 
 
@@ -45,6 +45,7 @@ class Storm:
     crew: list[AgentProcess] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
+    frozen: list[tuple[float, list[int]]] = field(default_factory=list)
     started: int = 0
 
     def man(self, place: int, *, name: str | None = None) -> None:
@@ -79,6 +80,9 @@ class Storm:
             self.server.kill()
             let_pass(self.choose.uniform(0.0, LEASE / 2))
             self.server.start()
+        elif kind == "freeze agent":
+            until = time.monotonic() + self.choose.uniform(0.0, 2 * LEASE)
+            self.frozen.append((until, self.crew[place].freeze()))
         else:
             self.kill_a_script()
 
@@ -91,12 +95,19 @@ class Storm:
         for pid in self.choose.sample(sorted(scripts), min(1, len(scripts))):
             os.kill(pid, signal.SIGKILL)
 
+    def thaw_until(self, now: float) -> None:
+        """Let those go on whose time has come."""
+        for entry in [entry for entry in self.frozen if entry[0] <= now]:
+            self.frozen.remove(entry)
+            thaw(entry[1])
+
     def rage(self, seconds: float) -> None:
         """Strike until the time is over, or an agent has gone home because there is no more to do."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.exits[ExitCode.OK]:
             let_pass(self.choose.uniform(0.1, 0.7))
             self.strike()
+            self.thaw_until(time.monotonic())
             for place, agent in enumerate(self.crew):
                 if not agent.running:
                     self.relieve(place)
@@ -112,6 +123,7 @@ def test_two_hundred_runs_survive_a_storm(tmp_path: Path, server: Server) -> Non
         for place in range(AGENTS):
             storm.man(place)
         storm.rage(SECONDS)
+        storm.thaw_until(float("inf"))
         for place, agent in enumerate(storm.crew):
             if not agent.running:
                 storm.relieve(place)
