@@ -49,6 +49,8 @@ class Asker:
     def learn(self, next_index: int) -> None:
         """Take in where the search goes on, as every answer to a claim says."""
         self._next_index = next_index
+        if self._search.needs_runs:
+            self._offer = None  # by the next claim there may be more to learn from
 
     @property
     def offer(self) -> Offer | None:

@@ -18,7 +18,7 @@ from resweep_agent.launch import prepare
 from resweep_agent.logs import event
 from resweep_agent.notices import Notice
 from resweep_agent.parts import Parts
-from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, mark_preempting
+from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, mark_preempting, send_last_words
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
@@ -48,8 +48,6 @@ IDLE_PATIENCE = 600.0
 """Seconds for which an agent without work waits for a Redis that is away."""
 CLAIMS_IN_A_ROW = 32
 """Claims of one slot in one step; other agents that are faster each time do not hold up the other slots."""
-LAST_OUTPUT = 0.2
-"""Seconds for which the report of a failure waits for the last of the output."""
 
 
 class Loop:
@@ -162,25 +160,20 @@ class Loop:
             slot.clear()
             return
         slot.end = end_of(attempt, ended, marks=parts.policy.marks)
-        if ended.code != 0 and attempt.output.closed.wait(LAST_OUTPUT):
-            # The last words of a failure, before the run may belong to somebody else.
-            piece = attempt.output.take_tail()
-            if piece is not None:
-                try:
-                    parts.store.append_output(attempt.run.token, piece.text, piece=piece.number)
-                except StoreError:
-                    attempt.output.put_back(piece)
+        if ended.code != 0:
+            send_last_words(parts.store, attempt)
 
     def _deliver(self, slot: Slot, now: float) -> None:
         if slot.end is None or slot.run is None or now < slot.retry_at:
             return
         parts = self._parts
+        answer: EndAnswer | None = None
         claimed: ClaimAnswer | None = None
         try:
             if slot.end.exit_code == 0 and self._may_claim():
                 request = slot.claims.request(parts.asker.offer)
                 answer, claimed = parts.store.end_and_claim(slot.end, request)
-            else:
+            if answer is None or answer.hold is Hold.STALE:
                 answer = deliver(
                     parts.store,
                     slot.end,
@@ -200,18 +193,20 @@ class Loop:
 
     def _reported(self, slot: Slot, request: EndRequest, answer: EndAnswer, now: float) -> None:
         token = request.token
-        self._parts.heart.drop(token, send_output=answer.hold in (Hold.OWNER, Hold.ENDED))
+        accepted = answer.hold in (Hold.OWNER, Hold.ENDED)
+        self._parts.heart.drop(token, send_output=accepted)
         slot.clear()
         event(
             _log,
-            logging.INFO,
-            "run-ended",
+            logging.INFO if accepted else logging.WARNING,
+            "run-ended" if accepted else "report-refused",
             run=token.run_id,
             attempt=token.attempt,
             state=answer.state.value if answer.state is not None else None,
+            hold=None if accepted else answer.hold.value,
             reason=answer.reason or request.reason or None,
         )
-        if answer.state is not None and answer.hold in (Hold.OWNER, Hold.ENDED) and not request.preempted:
+        if answer.state is not None and accepted and not request.preempted:
             too_many = self._flapping.record(answer.state, now)
             if too_many is not None:
                 self._verdict.decide(

@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 
 COMMAND_NOT_FOUND_STATUS = 127
 """The exit status of an attempt whose command does not exist, as a shell has it."""
+LAST_OUTPUT = 0.2
+"""Seconds for which the report of a failure waits for the last of the output."""
 
 
 def end_of(attempt: Attempt, ended: Exit, *, marks: bool) -> EndRequest:
@@ -54,6 +56,19 @@ def deliver(
         return answer
     adopted = store.adopt(sweep_id, agent=agent, token=run.token, claimed_at=run.claimed_at, lease_ms=lease_ms)
     return store.end_attempt(request) if adopted.hold is Hold.OWNER else answer
+
+
+def send_last_words(store: Store, attempt: Attempt) -> None:
+    """Send the last output of a failure, before the run may belong to somebody else. What fails is tried again later."""
+    if not attempt.output.closed.wait(LAST_OUTPUT):
+        return
+    piece = attempt.output.take_tail()
+    if piece is None:
+        return
+    try:
+        store.append_output(attempt.run.token, piece.text, piece=piece.number)
+    except StoreError:
+        attempt.output.put_back(piece)
 
 
 def mark_preempting(store: Store, tokens: Sequence[ClaimToken], *, reason: str, patience: float) -> bool:

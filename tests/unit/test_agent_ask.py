@@ -82,6 +82,14 @@ def test_a_search_with_a_memory_is_never_asked_ahead_and_sees_the_runs() -> None
     assert 0.0 <= offered(ask).runs[0].params["x"] <= 1.0
 
 
+def test_an_offer_that_was_computed_from_a_history_is_used_once() -> None:
+    ask = asker(BAYES)
+    ask.ask()
+    assert ask.offer is not None
+    ask.learn(0)
+    assert ask.offer is None
+
+
 @pytest.mark.parametrize("calls", [1, 3])
 def test_a_search_with_a_memory_is_asked_for_one_run_at_a_time(calls: int) -> None:
     ask = asker(BAYES)

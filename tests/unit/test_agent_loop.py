@@ -484,6 +484,19 @@ def test_an_agent_whose_name_was_taken_ends(bench: Bench) -> None:
     assert caught.value.exit_code is ExitCode.ILLEGAL_STATE
 
 
+def test_a_run_that_finished_while_redis_was_rolled_back_is_finished(bench: Bench) -> None:
+    bench.build()
+    bench.step()
+    run_id = bench.record().run_id
+    key = bench.store.keys.run(run_id)
+    # As an older snapshot has it: suggested and given to nobody, and not the next one.
+    bench.store.client.hset(key, mapping={"state": "pending", "attempt": "0", "nonce": ""})
+    bench.end()
+    bench.step(1.0)
+    assert bench.store.run(run_id).state is RunState.FINISHED
+    assert len(bench.launcher.launched) == 2
+
+
 def test_an_agent_that_breaks_gives_its_runs_back(bench: Bench) -> None:
     loop = bench.build()
     bench.step()
