@@ -59,7 +59,7 @@ def deliver(
 
 
 def send_last_words(store: Store, attempt: Attempt) -> None:
-    """Send the last output of a failure, before the run may belong to somebody else. What fails is tried again later."""
+    """Send the last output of a failure before the run may belong to somebody else; what fails is tried again later."""
     if not attempt.output.closed.wait(LAST_OUTPUT):
         return
     piece = attempt.output.take_tail()
