@@ -422,6 +422,18 @@ def test_registration_that_arrives_after_its_agent_left_does_nothing(store: Stor
     assert new.heartbeat().hold is Hold.OWNER
 
 
+def test_registration_of_a_replaced_process_is_refused_after_its_successor_left(store: Store) -> None:
+    """What the record of an agent knew of older processes outlives its farewell."""
+    make_sweep(store)
+    Agent(store, "node1", session="first")
+    Agent(store, "node1", session="second").leave()
+    third = Agent(store, "node1", session="third")
+    third.take(make_offer(1))
+    with pytest.raises(AgentReplacedError):
+        Agent(store, "node1", session="first")
+    assert third.heartbeat().hold is Hold.OWNER
+
+
 def test_leaving_late_does_not_remove_the_successor(store: Store) -> None:
     """A held-up farewell of the older process leaves the newer one registered."""
     make_sweep(store)
