@@ -22,10 +22,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resweep.configuration import config_items
 from resweep.errors import UsageError
+
+if TYPE_CHECKING:
+    from resweep_scheduler.store import Scope
 
 RESUME_VALUES = ("must", "allow", "never", "auto")
 MODES = ("online", "offline", "disabled")
@@ -83,8 +86,6 @@ def resolve(
     Raises:
         UsageError: A value is not among those allowed, or the values contradict each other.
     """
-    from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, InvalidNameError, Scope, validate_run_id
-
     inside = bool(environ.get("RESWEEP_CLAIM"))
     environ_id = environ.get("WANDB_RUN_ID") or None
     if inside:
@@ -97,12 +98,7 @@ def resolve(
         project = project or environ.get("WANDB_PROJECT")
         run_id = environ_id if run_id is None else run_id
         wanted = _resume_from_environment(environ) if resume is None else _resume_from_argument(resume)
-    try:
-        scope = Scope(entity or DEFAULT_ENTITY, project or DEFAULT_PROJECT)
-        if run_id is not None:
-            validate_run_id(run_id)
-    except InvalidNameError as error:
-        raise UsageError(str(error)) from None
+    scope = _checked(entity, project, run_id)
     if wanted == "must" and run_id is None:
         raise UsageError(
             "resume='must' resumes the run with a given id, and none was given; pass id= or set WANDB_RUN_ID"
@@ -129,6 +125,18 @@ def resolve(
         finish_timeout=_seconds(environ, "RESWEEP_FINISH_TIMEOUT", FINISH_TIMEOUT),
         mark_timeout=_seconds(environ, "RESWEEP_MARK_TIMEOUT", MARK_TIMEOUT),
     )
+
+
+def _checked(entity: str | None, project: str | None, run_id: str | None) -> Scope:
+    """The project, when names and id can be some."""
+    from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, InvalidNameError, Scope, validate_run_id
+
+    try:
+        if run_id is not None:
+            validate_run_id(run_id)
+        return Scope(entity or DEFAULT_ENTITY, project or DEFAULT_PROJECT)
+    except InvalidNameError as error:
+        raise UsageError(str(error)) from None
 
 
 def _resume_from_argument(resume: object) -> str:
