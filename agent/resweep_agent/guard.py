@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Guard:
             bufsize=0,
             cwd="/",
         )
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
         for guarded in self._guarded.values():
             self._write(_announcement(guarded))
 
@@ -84,10 +87,15 @@ class Guard:
     def _write(self, lines: str) -> None:
         if self._process is None or self._process.stdin is None:
             return
+        data = lines.encode()
         try:
-            self._process.stdin.write(lines.encode())
+            complete = self._process.stdin.write(data) == len(data)
         except OSError:
-            self._process.wait(5)
+            complete = False
+        if not complete:
+            # It is dead, or it hangs (in /proc, say) and its pipe is full: it must not hold up the agent.
+            self._process.kill()
+            self._process.wait()
             self.step()
 
     def _forget_process(self) -> None:

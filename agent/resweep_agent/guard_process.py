@@ -78,7 +78,7 @@ class Guard:
         words = line.split()
         if words[:1] == [b"+"] and len(words) == 3:
             self.runs[words[2]] = words[1]
-        elif words[:1] == [b"="] and len(words) == 3:
+        elif words[:1] == [b"="] and len(words) == 3 and words[1] in self.runs:
             self.groups[words[1]] = int(words[2])
         elif words[:1] == [b"-"] and len(words) == 2:
             self.groups.pop(words[1], None)

@@ -113,6 +113,23 @@ def test_the_guard_hears_of_an_attempt_before_its_child_exists() -> None:
     )
 
 
+def test_a_guard_that_hangs_is_replaced_before_it_holds_up_the_agent() -> None:
+    guard = Guard()
+    guard.start()
+    try:
+        first = guard.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        for number in range(5000):
+            token = ClaimToken("r", 1, f"n.{number}")
+            guard.expect(token)
+            guard.ended(token)
+        assert guard.pid not in (None, first)
+        assert not processes.alive(first)
+    finally:
+        guard.close()
+
+
 @linux_only
 def test_a_stopped_child_hears_the_notice(shared_server: Server, tmp_path: Path) -> None:
     with small_sweep(shared_server, tmp_path / "w", "trace('begun')\nwait_for('go')") as sweep:
