@@ -43,7 +43,7 @@ def test_the_clock_of_an_agent_s_machine_jumps(
         scene.agents.start("jumping", "--preemptible", environment=clock.environment())
         scene.wait_at_gate(count=2)
         clock.jump(jump)
-        let_pass(1.5 * LEASE)
+        let_pass(1.2 * LEASE)
         training.open_gate()
         scene.wait_for_end()
 
@@ -82,7 +82,7 @@ def test_the_clock_of_the_server_jumps(
             lambda: abs(scene.store.redis_time() / 1000 - time.time() - jump) < JUMP / 2,
             description="the jump of the server's clock",
         )
-        let_pass(1.5 * LEASE)
+        let_pass(1.2 * LEASE)
         training.open_gate()
         scene.wait_for_end()
 

@@ -49,6 +49,24 @@ def test_a_disk_that_is_full_for_logs_stops_no_run(tmp_path: Path, server: Serve
             assert "step 3" in "".join(chunk.text for chunk in scene.store.output(run.run_id))
 
 
+def test_rows_survive_a_full_disk_while_redis_is_away(tmp_path: Path, server: Server) -> None:
+    """The spill file cannot take them all; what it does not take stays in memory until Redis is back."""
+    training = Training(tmp_path / "trace", steps=400, gate_step=2, saves=False)
+    with play(tmp_path, server.url, training) as scene:
+        scene.agents.start("one", prefix=[sys.executable, "-c", NO_LARGE_FILES])
+        scene.wait_at_gate()
+        server.kill()
+        training.open_gate()
+        scene.wait_for(training.done, description="the last step")
+        server.start()
+        scene.wait_for_end()
+
+        scene.check()
+        run = scene.only_run()
+        assert (run.state, run.attempt) == (RunState.FINISHED, 1)
+        assert "cannot write" in "".join(chunk.text for chunk in scene.store.output(run.run_id))
+
+
 @pytest.mark.parametrize("death", ["script-ends", "script-killed", "agent-killed", "agent-preempted"])
 def test_grandchildren_end_with_the_attempt_that_started_them(tmp_path: Path, server: Server, death: str) -> None:
     """Both those in the script's process group and those in sessions of their own."""
@@ -143,6 +161,7 @@ def test_sixteen_agents_started_at_once_on_a_cold_embedded_server_share_it(tmp_p
         "parameters": {"point": {"values": list(range(32))}},
         "command": ["${program}"],
     }
+    before = set(processes.descendants())
     url = ensure_server()
     _, sweep_id = create_sweep(url, parse_sweep(settings), config_text=json.dumps(settings))
     stop_server()
@@ -161,5 +180,5 @@ def test_sixteen_agents_started_at_once_on_a_cold_embedded_server_share_it(tmp_p
         assert [(run.index, run.state, run.attempt) for run in store.runs(sweep_id)] == [
             (index, RunState.FINISHED, 1) for index in range(32)
         ]
-        servers = [p for p in processes.living(processes.descendants().values()) if "valkey" in p.command]
-        assert len(servers) == 1
+        fresh = [process for pid, process in processes.descendants().items() if pid not in before]
+        assert len([process for process in processes.living(fresh) if "valkey" in process.command]) == 1

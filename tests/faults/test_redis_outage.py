@@ -60,7 +60,7 @@ def test_an_idle_agent_takes_nobody_s_run_after_an_outage(tmp_path: Path, server
             lambda: any(agent.waiting for agent in scene.store.agents(scene.sweep_id)), description="an idle agent"
         )
         server.kill()
-        let_pass(LONG)
+        let_pass(1.5 * LEASE)
         server.start()
         training.open_gate()
         scene.wait_for_end()
@@ -106,12 +106,14 @@ def test_rows_that_a_script_could_not_send_before_its_end_are_sent_by_sync(
         assert_nobody_was_disturbed(scene)
 
 
-def test_redis_frozen_for_three_leases_disturbs_no_run(tmp_path: Path, server: Server, training: Training) -> None:
+def test_redis_frozen_for_longer_than_a_lease_disturbs_no_run(
+    tmp_path: Path, server: Server, training: Training
+) -> None:
     """Its clients time out and repeat their calls; when it wakes it executes all of them."""
     with play(tmp_path, server.url, training, points=4, lease=LEASE, start=[["one"], ["two"]]) as scene:
         scene.wait_at_gate(count=2)
         server.freeze()
-        let_pass(LONG)
+        let_pass(1.5 * LEASE)
         server.thaw()
         training.open_gate()
         scene.wait_for_end()

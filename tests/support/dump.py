@@ -7,24 +7,24 @@ from typing import Any
 
 from redis import Redis
 
-# What every call may refresh without an effect on any run: clocks, times of being seen, leases, wake-up tokens.
-_VOLATILE_KEYS = (":wake", ":seen", ":leases")
+# What every call may refresh without an effect on any run: clocks, times of being seen, leases.
+_VOLATILE_KEYS = (":seen", ":leases")
 _VOLATILE_FIELDS = {"tick", "clock", "heard"}
 _VOLATILE_RECORDS = (":checkpoint",)
 
 
 def dump_keys(client: Redis) -> dict[str, Any]:
-    """All keys with their values, without what `_VOLATILE_KEYS` and `_VOLATILE_FIELDS` name.
+    """All keys with their values, but tokens that expire and what `_VOLATILE_KEYS` and `_VOLATILE_FIELDS` name.
 
     Entries of streams keep their ids: an entry that is written again shows. Of leases only the holders are kept.
     """
-    return {key: _value(client, key) for key in sorted(client.scan_iter()) if not _is_volatile(key)} | {
+    return {key: _value(client, key) for key in sorted(client.scan_iter()) if not _is_volatile(client, key)} | {
         f"{key} (holders)": sorted(client.zrange(key, 0, -1)) for key in client.scan_iter(match="*:leases")
     }
 
 
-def _is_volatile(key: str) -> bool:
-    return key.endswith(_VOLATILE_KEYS) or ":poke:" in key
+def _is_volatile(client: Redis, key: str) -> bool:
+    return key.endswith(_VOLATILE_KEYS) or client.pttl(key) >= 0
 
 
 def _value(client: Redis, key: str) -> Any:
