@@ -80,6 +80,7 @@ class Sender:
         self._look = look
         self._on_committed = on_committed
         self._config: dict[str, Any] = {}  # top-level keys that the store does not have
+        self._config_on_its_way: dict[str, Any] = {}
         self._config_lock = threading.Lock()
         self._marks: SimpleQueue[Ticket] = SimpleQueue()
         self._unanswered: list[Ticket] = []
@@ -143,7 +144,11 @@ class Sender:
             self._thread.join(1.0)
             return 0
         left = self._outbox.rows_waiting
-        self._note_facts(exit_code=exit_code)
+        # The thread may be in the midst of a call that fails: everything is written down, whatever it has noted.
+        with self._config_lock:
+            config = self._config_on_its_way | self._config
+        facts = {"summary": self._summary.snapshot(), "exit_code": exit_code}
+        self._outbox.note(**facts | ({"config": config} if config else {}))
         self._outbox.close()
         return left
 
@@ -267,14 +272,12 @@ class Sender:
 
     def _send_config(self) -> None:
         with self._config_lock:
-            config, self._config = self._config, {}
-        if config:
-            try:
-                self._write(lambda store, token: store.update_config(token, config=config))
-            except BaseException:
-                with self._config_lock:
-                    self._config = config | self._config
-                raise
+            self._config_on_its_way |= self._config
+            self._config = {}
+        if config := dict(self._config_on_its_way):
+            self._write(lambda store, token: store.update_config(token, config=config))
+            with self._config_lock:
+                self._config_on_its_way = {}
 
     def _end(self, exit_code: int) -> None:
         if self._ends_run:
@@ -328,8 +331,10 @@ class Sender:
 
     def _note_facts(self, **facts: Any) -> None:
         """Write down what the outbox does not hold, for `resweep sync` after this process."""
-        if self._config:
-            facts["config"] = dict(self._config)
+        with self._config_lock:
+            config = self._config_on_its_way | self._config
+        if config:
+            facts["config"] = config
         if self._summary.changed:
             facts["summary"] = self._summary.snapshot()
         if facts and facts != self._noted:

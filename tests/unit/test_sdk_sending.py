@@ -22,7 +22,6 @@ HEADER = Header("r1", "local", "p", "1:nonce")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1")
     monkeypatch.setattr("resweep.sync.PATIENCE", 0.0)
     with fake_sdk(monkeypatch, tmp_path) as store:
         yield store
@@ -109,8 +108,9 @@ def test_a_temporary_refusal_is_waited_for_too(store: Store, outage: Outage, cap
 
 
 def test_what_finish_cannot_send_is_kept_and_said_and_synced(
-    store: Store, outage: Outage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: Store, outage: Outage, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
     run = resweep.init(id="r1")
     run.log({"n": 0})
     wait_until(lambda: row_values(store), description="the first row")
@@ -120,7 +120,7 @@ def test_what_finish_cannot_send_is_kept_and_said_and_synced(
     run.config.update({"late": 1})
     run.finish(3)
     assert (
-        f"run r1: 3 rows could not be sent within 1 s and are kept in a file; send them with: resweep sync {tmp_path}"
+        f"run r1: 3 rows could not be sent within 0.5 s and are kept in a file; send them with: resweep sync {tmp_path}"
         in (caplog.text)
     )
     report = sync(tmp_path)
@@ -137,7 +137,10 @@ def test_what_finish_cannot_send_is_kept_and_said_and_synced(
     assert str(sync(tmp_path)) == "no rows wait in files here"
 
 
-def test_init_sends_what_an_earlier_process_left(store: Store, outage: Outage, tmp_path: Path) -> None:
+def test_init_sends_what_an_earlier_process_left(
+    store: Store, outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
     run = resweep.init(id="r1")
     outage.on = True
     run.log({"n": 0})
@@ -192,6 +195,7 @@ def test_spilled_rows_of_a_stale_attempt_are_refused_by_sync(
     store: Store, monkeypatch: pytest.MonkeyPatch, outage: Outage, tmp_path: Path
 ) -> None:
     agent = begin_attempt(store, monkeypatch)
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
     run = resweep.init()
     outage.on = True
     run.log({"n": 0})
@@ -271,6 +275,24 @@ def test_offline_rows_make_a_run_when_they_are_synced(
     )
     assert (record.config, record.summary) == ({"lr": 1, "late": 2}, {"n": 1499, "best": 7})
     assert row_values(store) == [{"n": step} for step in range(1500)]
+
+
+def test_what_a_hurried_end_leaves_behind_is_complete(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finish` gives up while the thread is somewhere in the midst of its work."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0")
+    for number in range(20):
+        run_id = f"r{number}"
+        with resweep.init(id=run_id, mode="offline") as run:
+            for step in range(100):
+                run.log({"n": step})
+            run.config.late = number
+            run.summary["best"] = number
+        assert sync(tmp_path).complete
+        record = store.run(run_id)
+        assert (record.state, record.step) == (RunState.FINISHED, 99)
+        assert (record.config, record.summary) == ({"late": number}, {"n": 99, "best": number})
 
 
 def test_offline_rows_of_an_attempt_count_for_its_search(
