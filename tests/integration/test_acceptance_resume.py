@@ -111,8 +111,12 @@ def test_ids_that_cannot_be(desk: Desk, run_id: str) -> None:
 
 def test_the_shell_script_of_the_contract_twice(desk: Desk) -> None:
     """`WANDB_RESUME=allow WANDB_RUN_ID=akj172 python eval.py`: logging goes on from the last step."""
-    desk.write("eval.py", 'import resweep\nrun = resweep.init()\nfor loss in (0.5, 0.25):\n    run.log({"loss": loss})\n')
-    desk.write("run_experiment.sh", f'RUN_ID="$1"\nWANDB_RESUME=allow WANDB_RUN_ID="$RUN_ID" {sys.executable} eval.py\n')
+    desk.write(
+        "eval.py", 'import resweep\nrun = resweep.init()\nfor loss in (0.5, 0.25):\n    run.log({"loss": loss})\n'
+    )
+    desk.write(
+        "run_experiment.sh", f'RUN_ID="$1"\nWANDB_RESUME=allow WANDB_RUN_ID="$RUN_ID" {sys.executable} eval.py\n'
+    )
     desk.call("sh", "run_experiment.sh", "akj172")
     desk.call("sh", "run_experiment.sh", "akj172")
     rows = [(row["_step"], row["loss"]) for row in desk.history("akj172")]

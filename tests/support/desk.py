@@ -77,9 +77,7 @@ class Desk:
         assert code is None or done.code == code, f"{words} ended with {done.code}, not {code}: {done}"
         return done
 
-    def resweep(
-        self, *words: str, env: Mapping[str, str] | None = None, text: str = "", code: int | None = 0
-    ) -> Done:
+    def resweep(self, *words: str, env: Mapping[str, str] | None = None, text: str = "", code: int | None = 0) -> Done:
         return self.call(str(_programs() / "resweep"), *words, env=env, text=text, code=code)
 
     def agent(self, sweep: str, *words: str, env: Mapping[str, str] | None = None, code: int | None = 0) -> Done:
@@ -90,6 +88,7 @@ class Desk:
         """Start an agent, and go on."""
         log = self.folder / f"agent-{len(self._agents)}.log"
         agent = AgentProcess(
+            log.stem,
             [*agent_command(), sweep, *words],
             environment={**self.environment, **(env or {})}, directory=self.folder, log=log,
         )  # fmt: skip
@@ -125,8 +124,8 @@ class Desk:
         return rows
 
     def events(self, sweep: str) -> list[dict[str, Any]]:
-        """What happened to a sweep that is over."""
-        return [json.loads(line) for line in self.resweep("watch", sweep, "--json").out.splitlines()]
+        """All that happened to a sweep, in its order."""
+        return [json.loads(line) for line in self.resweep("export", sweep, "--events").out.splitlines()]
 
     def end(self) -> None:
         """Kill every agent that is left."""
