@@ -1,4 +1,4 @@
-"""`export`: all runs of a sweep, or all that they logged, as JSON lines or CSV."""
+"""`export`: all runs of a sweep, all that they logged, or all that happened to it, as JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     "resweep export SWEEP > runs.jsonl",
     "resweep export SWEEP --format csv -o runs.csv",
     "resweep export SWEEP --history --format csv -o history.csv",
+    "resweep export SWEEP --events | jq -r '[.at, .run, .kind] | @tsv'",
 )
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
-@click.option("--history", is_flag=True, help="Every row that every run logged, not one line per run.")
+@click.option(
+    "--history", "what", flag_value="rows", default=None, help="Every row that every run logged, not one line per run."
+)
+@click.option(
+    "--events", "what", flag_value="events", help="All that happened, in its order: claims, ends, requeues and so on."
+)
 @click.option("-o", "--output", metavar="FILE", help="Write this file; it is replaced when all is written.")
 @sweep_argument
 @store_options
-def export_command(settings: Settings, sweep: str, kind: str, history: bool, output: str | None) -> None:
+def export_command(settings: Settings, sweep: str, kind: str, what: str | None, output: str | None) -> None:
     """Export a sweep as JSON lines or CSV.
 
     In CSV, nested names are joined by dots: params.lr, summary.loss.
@@ -38,7 +44,8 @@ def export_command(settings: Settings, sweep: str, kind: str, history: bool, out
 
     store, sweep_id = open_sweep(settings, sweep)
     store.sweep(sweep_id)
-    rows = list(_history(store, sweep_id) if history else _runs(store, sweep_id))
+    read = {None: _runs, "rows": _history, "events": _events}[what]
+    rows = list(read(store, sweep_id))
     if kind == "csv":
         text = csv_text([flatten(row) for row in rows])
     else:
@@ -47,7 +54,7 @@ def export_command(settings: Settings, sweep: str, kind: str, history: bool, out
         click.echo(text, nl=False)
         return
     _write(Path(output), text)
-    notice(f"Wrote {len(rows)} {'rows' if history else 'runs'} to {output}")
+    notice(f"Wrote {len(rows)} {what or 'runs'} to {output}")
 
 
 def _runs(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
@@ -63,6 +70,13 @@ def _history(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
     for run in store.runs(sweep_id):
         for row in store.history(run.run_id):
             yield {"run": run.run_id, **row_object(row)}
+
+
+def _events(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
+    from resweep_scheduler.cli.objects import event_object
+
+    for event in store.events(sweep_id):
+        yield event_object(event)
 
 
 def _write(path: Path, text: str) -> None:
