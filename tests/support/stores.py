@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, cast
 from unittest import mock
 
@@ -31,6 +33,8 @@ from resweep_scheduler.store import (
     Store,
     SweepSettings,
     WriteAnswer,
+    keys,
+    open_store,
 )
 
 LEASE = 60.0
@@ -194,6 +198,39 @@ class Agent:
         return self.store.end_attempt(EndRequest(self.run.token, exit_code, **more))
 
 
+def work_through(url: str, scope: Scope, sweep_id: str, name: str, points: int) -> list[tuple[str, int]]:
+    """Runs a whole sweep of `points` runs, beside other processes that do the same, and returns its claims.
+
+    Every third point is preempted in its first attempt. The search is a counter.
+    """
+    store = open_store(url, scope)
+    agent = Agent(store, name, sweep_id=sweep_id)
+    claims: list[tuple[str, int]] = []
+    offer = None
+    while True:
+        answer = agent.claim(offer)
+        offer = None
+        match answer.outcome:
+            case ClaimOutcome.RUN:
+                token = agent.run.token
+                claims.append((token.run_id, token.attempt))
+                agent.log(0)
+                preempted = agent.run.index % 3 == 0 and token.attempt == 1
+                agent.end(1 if preempted else 0, preempted=preempted)
+            case ClaimOutcome.DONE:
+                agent.leave()
+                store.client.close()
+                return claims
+            case ClaimOutcome.ASK:
+                first = answer.next_index
+                number = min(2, points - first)
+                offer = make_offer(number, first=first, exhausted=first + number == points)
+            case ClaimOutcome.WAIT:
+                store.wait_for_work(sweep_id, 1)
+            case other:
+                raise AssertionError(f"nobody disturbs agent {name}, but its claim was answered {other}")
+
+
 # What changes with every call though nothing happened: the lease clock is wound.
 _CLOCK_FIELDS = ("tick", "clock")
 
@@ -229,3 +266,31 @@ def _content(client: Any, key: str) -> Any:
 def _parsed(text: str) -> Any:
     """JSON objects as such: Lua writes their fields in any order."""
     return json.loads(text) if text.startswith("{") else text
+
+
+# The list of keys.
+
+
+def undocumented_keys(store: Store) -> list[str]:
+    """Keys that the list in keys.py does not name, have another type, or live on though it says that they expire."""
+    client: Any = store.client
+    return [key for key in client.scan_iter() if not _is_documented(client, key)]
+
+
+def _is_documented(client: Any, key: str) -> bool:
+    found = client.type(key), client.pttl(key) >= 0
+    return any(pattern.fullmatch(key) and found == (kind, expires) for pattern, kind, expires in documented_keys())
+
+
+@cache
+def documented_keys() -> tuple[tuple[re.Pattern[str], str, bool], ...]:
+    """Pattern, type, and whether it expires, of every key that the head of keys.py lists."""
+    listed = re.findall(r"^    (\S+) +(hash|list|zset|stream|string) +(.*)$", keys.__doc__ or "", re.MULTILINE)
+    patterns = [(re.escape(name), kind, text.endswith("(expires)")) for name, kind, text in listed]
+    return (
+        (re.compile(re.escape(keys.SWEEP_INDEX)), "hash", False),
+        *(
+            (re.compile(r"resweep:\{[^}]+\}:" + re.sub(r"<\w+>", "[^:]+", name)), kind, expires)
+            for name, kind, expires in patterns
+        ),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.stores import Clock, fake_store, settable_clock
+from support.stores import Clock, fake_store, settable_clock, undocumented_keys
 
 from resweep_scheduler.store import Store
 
@@ -18,6 +18,8 @@ def clock() -> Iterator[Clock]:
 
 
 @pytest.fixture
-def store(clock: Clock) -> Store:
-    """An empty store."""
-    return fake_store()
+def store(clock: Clock) -> Iterator[Store]:
+    """An empty store; a test that leaves a key behind which keys.py does not list fails."""
+    empty = fake_store()
+    yield empty
+    assert undocumented_keys(empty) == []
