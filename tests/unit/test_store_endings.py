@@ -292,6 +292,18 @@ def test_late_end_of_a_lost_attempt_counts_while_nobody_took_the_run(store: Stor
     check_promises(store, SWEEP)
 
 
+def test_late_preemption_opens_a_sweep_that_had_finished_without_the_run(store: Store, clock: Clock) -> None:
+    """The last run was given up for crashed; its owner returns and says that it was preempted: somebody must run it."""
+    agent = begin(store)
+    assert lose_lease(store, clock).state is RunState.CRASHED
+    assert store.sweep(SWEEP).state is SweepState.FINISHED
+    assert agent.end(1, preempted=True).state is RunState.PREEMPTED
+    assert store.sweep(SWEEP).state is SweepState.RUNNING
+    assert agent.take().token.attempt == 2
+    agent.end(0)
+    check_promises(store, SWEEP)
+
+
 # A lapse is an assumption: what was counted on it is taken back when the owner returns.
 
 
