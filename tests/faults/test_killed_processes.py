@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import processes
 from support.agents import thaw, wait_for_death
-from support.scene import play
+from support.scene import PATIENCE, play
 from support.servers import Server
 from support.training import Training
 
@@ -196,3 +196,46 @@ def test_a_notice_to_a_script_that_ignores_it_ends_with_sigkill_after_the_grace(
         (run,) = scene.wait_for_runs(RunState.PREEMPTED)
         assert run.signal == signal.SIGKILL
         scene.check(complete=False)
+
+
+def test_an_agent_replaced_by_one_of_its_name_while_it_was_frozen_gives_way(
+    tmp_path: Path, server: Server, training: Training
+) -> None:
+    with play(tmp_path, server.url, training, lease=600, start=[["one", "--preemptible"]]) as scene:
+        (first,) = scene.wait_at_gate()
+        old = scene.agents.all[0]
+        frozen = old.freeze()
+        scene.agents.start("one")
+        (second,) = scene.wait_at_gate(attempt=2)
+        thaw(frozen)
+        wait_for_death([first.pid], timeout=PATIENCE)
+        assert old.wait() == ExitCode.ILLEGAL_STATE
+        assert processes.alive(second.pid)
+        training.open_gate()
+        scene.wait_for_end()
+
+        scene.check()
+        assert [row.attempt for row in scene.store.history(first.run_id)] == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_notice_while_redis_is_away_is_told_when_it_is_back(
+    tmp_path: Path, server: Server, training: Training
+) -> None:
+    training.mark = "sigterm"
+    with play(tmp_path, server.url, training, start=[["one", "--grace", "2"]]) as scene:
+        (first,) = scene.wait_at_gate()
+        server.kill()
+        scene.agents.all[0].send(signal.SIGTERM)
+        wait_for_death([first.pid], timeout=PATIENCE)
+        server.start()
+        assert scene.agents.all[0].wait() == ExitCode.PREEMPTED
+        (run,) = scene.wait_for_runs(RunState.PREEMPTED)
+        # It was waiting for Redis to take its last rows when the grace was over.
+        assert run.signal == signal.SIGKILL
+        scene.check(complete=False)
+
+        scene.agents.start("two")
+        scene.wait_at_gate(attempt=2)
+        training.open_gate()
+        scene.wait_for_end()
+        scene.check()
