@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.desk import Desk, desk_in
@@ -41,9 +42,9 @@ def desk(tmp_path: Path, shared_server: Server) -> Iterator[Desk]:
         yield desk
 
 
-def train(desk: Desk, *, code: int = 0, env: dict[str, str] | None = None, **arguments: object) -> dict[str, object]:
+def train(desk: Desk, *, code: int = 0, env: dict[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
     """What the script says of its run, or of the error."""
-    found: dict[str, object] = json.loads(desk.python("train.py", json.dumps(arguments), env=env, code=code).out)
+    found: dict[str, Any] = json.loads(desk.python("train.py", json.dumps(arguments), env=env, code=code).out)
     return found
 
 
@@ -70,7 +71,7 @@ def test_table_of_resume(
 ) -> None:
     if exists:
         train(desk, id="akj172")
-    arguments: dict[str, object] = {"id": "akj172", "resume": resume} if by == "argument" else {}
+    arguments: dict[str, Any] = {"id": "akj172", "resume": resume} if by == "argument" else {}
     environment = {"WANDB_RUN_ID": "akj172", "WANDB_RESUME": resume or ""} if by == "environment" else {}
     if isinstance(expected, str):
         error = train(desk, code=3, env=environment, **arguments)["error"]
