@@ -19,7 +19,7 @@ local function add_offer(sid, offer)
   end
   if run_cap > 0 and next_index >= run_cap then
     close_search(sid, 'run_cap')
-  elseif offer.exhausted and next_index == offer.first_index + #offer.runs then
+  elseif offer.exhausted then
     close_search(sid, 'exhausted')
   end
   return nil
