@@ -36,6 +36,7 @@ from resweep_scheduler.store import (
     keys,
     open_store,
 )
+from support.waiting import wait_until
 
 LEASE = 60.0
 """Seconds; the lease of a sweep by default."""
@@ -198,13 +199,16 @@ class Agent:
         return self.store.end_attempt(EndRequest(self.run.token, exit_code, **more))
 
 
-def work_through(url: str, scope: Scope, sweep_id: str, name: str, points: int) -> list[tuple[str, int]]:
+def work_through(
+    url: str, scope: Scope, sweep_id: str, name: str, *, agents: int, points: int
+) -> list[tuple[str, int]]:
     """Runs a whole sweep of `points` runs, beside other processes that do the same, and returns its claims.
 
-    Every third point is preempted in its first attempt. The search is a counter.
+    All begin when there are as many `agents`. Every third point is preempted in its first attempt.
     """
     store = open_store(url, scope)
     agent = Agent(store, name, sweep_id=sweep_id)
+    wait_until(lambda: len(store.agents(sweep_id)) == agents, timeout=60, description="all agents to be there")
     claims: list[tuple[str, int]] = []
     offer = None
     while True:
@@ -218,7 +222,6 @@ def work_through(url: str, scope: Scope, sweep_id: str, name: str, points: int) 
                 preempted = agent.run.index % 3 == 0 and token.attempt == 1
                 agent.end(1 if preempted else 0, preempted=preempted)
             case ClaimOutcome.DONE:
-                agent.leave()
                 store.client.close()
                 return claims
             case ClaimOutcome.ASK:

@@ -228,6 +228,16 @@ def test_owner_adopts_its_run_that_nobody_took(store: Store, clock: Clock, marke
     check_promises(store, SWEEP, steps=range(2))
 
 
+def test_attempt_that_is_adopted_did_begin(store: Store, clock: Clock) -> None:
+    """Its first heartbeats were lost, so it counted as never begun; once adopted, the next lost lease is a crash."""
+    make_sweep(store)
+    agent = Agent(store)
+    agent.take_unconfirmed(make_offer(1))
+    assert lose_lease(store, clock).state is RunState.PREEMPTED
+    agent.adopt()
+    assert lose_lease(store, clock).state is RunState.CRASHED
+
+
 def test_adoption_opens_a_sweep_that_had_finished_without_the_run(store: Store, clock: Clock) -> None:
     """The last run crashed for want of heartbeats, the sweep was finished; both go on."""
     agent = begin(store)
@@ -387,6 +397,17 @@ def test_newer_claim_wins_over_a_queued_run(store: Store) -> None:
     run = store.run(RUN)
     assert (run.state, run.attempt, run.agent) == (RunState.RUNNING, 2, "b")
     assert store.sweep(SWEEP).queue == ()
+    check_promises(store, SWEEP, complete=False, rolled_back=True)
+
+
+def test_newer_claim_logs_from_its_own_first_row(store: Store) -> None:
+    """Row numbers count within an attempt: those of the recorded attempt do not hide those of the newer one."""
+    agent = begin(store)
+    agent.log(0, 1, 2)
+    agent.end(1, preempted=True)
+    second = replace(agent.run.token, attempt=2, nonce="session-b.1")
+    store.adopt(SWEEP, agent="b", token=second, claimed_at=store.redis_time(), lease_ms=60_000)
+    assert store.log(second, first_seq=1, rows=[(3, "{}"), (4, "{}")]).accepted == 2
     check_promises(store, SWEEP, complete=False, rolled_back=True)
 
 
