@@ -5,12 +5,18 @@ They come evenly, from a few processes that each send what is due in a pipeline;
 cost the server memory and some time for reading, and is not simulated. Meanwhile another client claims and ends runs
 of the same sweep, and times its claims. The baseline is the least that any system with heartbeats can send, `SET key
 value EX`, at the same rate from the same processes; and the same claims on the same server without any heartbeats.
+
+An agent also waits on a list of its own for word that it must heartbeat at once. A wait holds a connection, so that
+cannot travel in pipelines: what one wait costs is measured alone, on connections of its own.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import selectors
+import socket
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier, Event
 
@@ -25,6 +31,7 @@ AGENTS = 10_000
 INTERVAL = 10.0  # seconds between the heartbeats of an agent
 SENDERS = 2
 TICK = 0.01  # seconds between two pipelines of a sender
+WAITERS = 1000  # connections; as many waits a second
 CLAIM_PAUSE = 0.02  # seconds between two claims: a run a moment, so that heartbeats and not claims make the load
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -155,7 +162,42 @@ def measure(quick: bool) -> Report:
                     harness.say(f"agents, {settings}: {name} for {seconds:.0f} s")
                     loads[name].append(under_load(server, sweep_id, agents, plain=name == "plain", seconds=seconds))
         report.figures.extend(_figures(settings, loads))
+    with harness.private_server("") as server:
+        harness.say(f"agents: {WAITERS:,} that wait for a poke")
+        costs = [wait_cost_us(server, seconds) for _ in range(rounds)]
+    wait = Figure("server CPU, a wait for a poke", "µs", Spread.of(costs))
+    report.figures.append(wait)
+    report.remarks.append(
+        "not in the share above: each agent process waits for a poke and asks again once a second; by the cost of a wait, "
+        f"{count:,} of them take {wait.ours.median * count / 1e4:.0f} % of a core more (computed)"
+    )
     return report
+
+
+def wait_cost_us(server: Server, seconds: float) -> float:
+    """Microseconds of server CPU for one wait of an agent for a poke that does not come, with many waiting at once.
+
+    The waits are written to plain sockets, because a client library would be the limit, not the server.
+    """
+    keys = server.store().keys
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for number in range(WAITERS):
+            waiter = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiter.connect(server.url.removeprefix("unix://"))
+            key = keys.sweep("waits", f"poke:{number:08x}")
+            command = f"*3\r\n$5\r\nBLPOP\r\n${len(key)}\r\n{key}\r\n$1\r\n1\r\n".encode()
+            selector.register(waiter, selectors.EVENT_READ, (waiter, command))
+            waiter.sendall(command)
+            time.sleep(1 / WAITERS)  # so that they do not all end at the same moment
+        waits, cpu, end = 0, server.cpu_seconds(), time.monotonic() + seconds
+        while time.monotonic() < end:
+            for ready, _ in selector.select(0.1):
+                waiter, command = ready.data
+                waiter.recv(256)
+                waiter.sendall(command)
+                waits += 1
+        return (server.cpu_seconds() - cpu) / waits * 1e6
 
 
 def _switch_on_file(client: Redis, appendfsync: str) -> None:
