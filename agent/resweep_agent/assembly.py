@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +104,11 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     for source in parts.sources:
         source.start(wakeup.sender)
         stack.callback(source.stop)
-    loop = Loop(parts, [_slot(parts, number) for number in range(work.options.slots)])
+    slots = [_slot(parts, number) for number in range(work.options.slots)]
+    loop = Loop(parts, slots)
+    for slot in slots:
+        # The first write: a Redis that is full, or a replica, refuses it before anything is claimed.
+        _patiently(functools.partial(loop.register, slot))
     parts.guard.start()
     stack.callback(parts.guard.close)
     parts.pump.start()
@@ -135,7 +140,7 @@ def _find(options: AgentOptions, url: str) -> tuple[Store, Sweep]:
 def _patiently(call: Callable[[], Answer]) -> Answer:
     """Call until Redis answers, for `START_PATIENCE` seconds."""
     backoff, deadline = Backoff(), time.monotonic() + START_PATIENCE
-    link = Link()
+    said = False
     while True:
         try:
             return call()
@@ -144,7 +149,9 @@ def _patiently(call: Callable[[], Answer]) -> Answer:
             temporary = not isinstance(error, StoreRefusedError) or error.temporary
             if not temporary or now >= deadline:
                 raise
-            link.failed(error, now)
+            if not said:
+                event(_log, logging.INFO, "waiting-for-redis", seconds=START_PATIENCE)
+            said = True
         time.sleep(backoff.next_pause())
 
 

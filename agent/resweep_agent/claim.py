@@ -84,8 +84,7 @@ class Claims:
         """
         self.unanswered = False
         if answer.outcome is ClaimOutcome.UNREGISTERED:
-            self._registrations += 1
-            if self._registrations > REGISTRATIONS:
+            if self._registrations >= REGISTRATIONS:
                 raise AgentError(
                     f"a newer agent is called {self._agent!r}, so this one ends; give each agent its own --name",
                     ExitCode.ILLEGAL_STATE,
@@ -95,3 +94,7 @@ class Claims:
         if answer.outcome in (ClaimOutcome.RUN, ClaimOutcome.LATE, ClaimOutcome.LOST):
             self._number += self._stride
         return FOLLOWS[answer.outcome]
+
+    def registered(self) -> None:
+        """The store took in the slot; only such registrations count, not those that a full Redis refused."""
+        self._registrations += 1

@@ -268,6 +268,7 @@ class Loop:
         released = self._parts.store.register(
             self._parts.sweep_id, agent=slot.agent, session=identity.session, host=identity.host, pid=identity.pid
         )
+        slot.claims.registered()
         if released:
             event(_log, logging.INFO, "runs-given-back", agent=slot.agent, runs=",".join(released))
 

@@ -38,16 +38,26 @@ def test_a_call_without_an_answer_is_repeated_with_its_nonce() -> None:
 def test_an_agent_that_was_replaced_ends_instead_of_fighting_for_its_name() -> None:
     mine = claims()
     unknown = ClaimAnswer(ClaimOutcome.UNREGISTERED)
-    assert [mine.settle(unknown), mine.settle(unknown)] == [Next.REGISTER, Next.REGISTER]
+    for _ in range(2):
+        assert mine.settle(unknown) is Next.REGISTER
+        mine.registered()
     with pytest.raises(AgentError, match="a newer agent is called 'a'") as caught:
         mine.settle(unknown)
     assert caught.value.exit_code is ExitCode.ILLEGAL_STATE
+
+
+def test_a_registration_that_was_refused_does_not_count() -> None:
+    """A Redis out of memory answers a claim, and takes in nobody."""
+    mine = claims()
+    for _ in range(5):
+        assert mine.settle(ClaimAnswer(ClaimOutcome.UNREGISTERED)) is Next.REGISTER
 
 
 def test_a_registration_that_helped_is_forgotten() -> None:
     mine = claims()
     for _ in range(5):
         assert mine.settle(ClaimAnswer(ClaimOutcome.UNREGISTERED)) is Next.REGISTER
+        mine.registered()
         assert mine.settle(ClaimAnswer(ClaimOutcome.WAIT)) is Next.WAIT
 
 
