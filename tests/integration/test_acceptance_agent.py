@@ -119,7 +119,9 @@ def test_parameters_of_the_sweep_are_locked_and_merged_over_the_defaults(desk: D
         """\
         import json, sys
         import resweep
-        run = resweep.init(config={"lr": 9, "mine": 1}, id="other", project="elsewhere", tags=["t"], notes="n", name="nice")
+        run = resweep.init(
+            config={"lr": 9, "mine": 1}, id="other", project="elsewhere", tags=["t"], notes="n", name="nice"
+        )
         run.config.lr = 7
         run.config.update({"lr": 8, "more": 2})
         print(json.dumps([run.id, run.project, dict(run.config), run.config["opt"]["name"], run.config.opt["name"]]))
@@ -128,7 +130,8 @@ def test_parameters_of_the_sweep_are_locked_and_merged_over_the_defaults(desk: D
         """,
     )
     sweep = desk.create(
-        {"program": "train.py", "method": "grid", "metric": {"name": "loss"}, "command": ["${interpreter}", "${program}"],
+        {"program": "train.py", "method": "grid", "metric": {"name": "loss"},
+         "command": ["${interpreter}", "${program}"],
          "parameters": {"lr": {"value": 0.1}, "opt": {"parameters": {"name": {"value": "adam"}}}}}
     )  # fmt: skip
     desk.agent(sweep)

@@ -75,7 +75,7 @@ class AttemptTransitions(StoreBase):
             UnknownSweepError: No such sweep in this project.
         """
         name, key, arguments = self._claim_call(request)
-        return self._decode_claim(self._run_script(name, key, **arguments))
+        return self._decode_claim(self._run_script(name, key, **arguments), request.sweep_id)
 
     def end_attempt(self, request: EndRequest) -> EndAnswer:
         """Reports how an attempt ended; what follows for the run is decided in Redis."""
@@ -85,7 +85,7 @@ class AttemptTransitions(StoreBase):
     def end_and_claim(self, end: EndRequest, claim: ClaimRequest) -> tuple[EndAnswer, ClaimAnswer]:
         """Both of them in one flight: what stands between two runs of an agent."""
         ended, claimed = self._run_scripts([self._end_call(end), self._claim_call(claim)])
-        return _decode_end(ended), self._decode_claim(claimed)
+        return _decode_end(ended), self._decode_claim(claimed, claim.sweep_id)
 
     def heartbeat(self, sweep_id: str, *, agent: str, token: ClaimToken, lease_ms: int) -> HeartbeatAnswer:
         """Renews the lease; the first one also says that the child is launched."""
@@ -160,9 +160,11 @@ class AttemptTransitions(StoreBase):
         }
         return "end_attempt", self.keys.run(request.token.run_id), arguments
 
-    def _decode_claim(self, answer: dict[str, Any]) -> ClaimAnswer:
+    def _decode_claim(self, answer: dict[str, Any], sweep_id: str) -> ClaimAnswer:
         if answer["outcome"] == "unknown":
-            raise UnknownSweepError(f"the sweep is not in {self.scope} any more; `resweep ls` lists the sweeps")
+            raise UnknownSweepError(
+                f"sweep {sweep_id!r} is not in {self.scope} any more, somebody removed it; `resweep ls` lists the sweeps"
+            )
         outcome = ClaimOutcome(answer["outcome"])
         run = None
         if outcome is ClaimOutcome.RUN:
