@@ -168,7 +168,7 @@ def measure(quick: bool) -> Report:
     wait = Figure("server CPU, a wait for a poke", "µs", Spread.of(costs))
     report.figures.append(wait)
     report.remarks.append(
-        "not in the share above: each agent process waits for a poke and asks again once a second; by the cost of a wait, "
+        "not in the share above: each agent process renews its wait for a poke once a second; by its cost, "
         f"{count:,} of them take {wait.ours.median * count / 1e4:.0f} % of a core more (computed)"
     )
     return report
