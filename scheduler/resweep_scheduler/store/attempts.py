@@ -163,7 +163,7 @@ class AttemptTransitions(StoreBase):
     def _decode_claim(self, answer: dict[str, Any], sweep_id: str) -> ClaimAnswer:
         if answer["outcome"] == "unknown":
             raise UnknownSweepError(
-                f"sweep {sweep_id!r} is not in {self.scope} any more, somebody removed it; `resweep ls` lists the sweeps"
+                f"sweep {sweep_id!r} is not in {self.scope} any more; `resweep ls` lists those that are"
             )
         outcome = ClaimOutcome(answer["outcome"])
         run = None
