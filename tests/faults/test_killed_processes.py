@@ -112,8 +112,12 @@ def test_an_agent_frozen_past_its_lease_is_fenced_when_it_wakes_and_nothing_of_i
         frozen = scene.agents.all[0].freeze()
         scene.agents.start("two")
         scene.wait_at_gate(attempt=2)
-        # The frozen child finds the gate open, too, when it wakes: it will try to log and to finish.
         training.open_gate()
+        scene.wait_for_runs(RunState.FINISHED)
+        # The child wakes before its agent can end it, finds the gate open, too, and makes the rest of its steps.
+        thaw([first.pid])
+        scene.wait_for(lambda: [trace.attempt for trace in training.done() if trace.pid == first.pid] == [1],
+                       description="the last step of the child that was frozen")  # fmt: skip
         thaw(frozen)
         wait_for_death([first.pid])
         scene.wait_for_end()
