@@ -134,6 +134,17 @@ def test_progress_starts_the_count_again(store: Store) -> None:
     check_promises(store, SWEEP, complete=False)
 
 
+def test_retry_by_hand_starts_the_count_again(store: Store) -> None:
+    """Somebody has looked at the run, and wants it to be tried as often as the first time."""
+    agent = begin(store, max_attempts_without_progress=2)
+    for _ in range(2):
+        agent.end(1, preempted=True)
+        if store.run(RUN).state is RunState.FAILED:
+            store.retry_runs(SWEEP, [RUN])
+        agent.take()
+    assert agent.end(1, preempted=True).state is RunState.PREEMPTED
+
+
 def test_no_limit_of_attempts_without_progress(store: Store) -> None:
     """Zero means that a run may be preempted for ever."""
     agent = begin(store, max_attempts_without_progress=0)

@@ -321,6 +321,29 @@ def test_late_rows_of_an_ended_attempt_are_taken_until_another_follows(store: St
     assert [row.step for row in store.history("run0")] == [0, 1]
 
 
+def test_ended_attempt_commits_no_checkpoint(store: Store) -> None:
+    """Whoever claims the run next was told where to go on: that does not change behind its back."""
+    make_sweep(store)
+    agent = Agent(store)
+    token = agent.take(make_offer(1)).token
+    store.commit_checkpoint(token, path="/tmp/c1", step=1)
+    agent.end(1, preempted=True)
+    before = dump(store)
+    assert store.commit_checkpoint(token, path="/tmp/c2", step=2).hold is Hold.ENDED
+    assert dump(store) == before
+
+
+def test_script_in_a_sweep_does_not_end_its_run(store: Store) -> None:
+    """The exit status decides, and the agent reports it: `finish` of the script changes nothing."""
+    make_sweep(store)
+    agent = Agent(store)
+    token = agent.take(make_offer(1)).token
+    before = dump(store)
+    answer = store.finish_run(token, exit_code=0)
+    assert (answer.hold, answer.state) == (Hold.OWNER, RunState.RUNNING)
+    assert dump(store) == before
+
+
 def test_rows_of_a_lapsed_attempt_are_kept_by_the_script(store: Store, clock: Clock) -> None:
     """Nobody knows yet whether the attempt goes on: the rows are refused with LAPSED, and taken after the adoption."""
     make_sweep(store)

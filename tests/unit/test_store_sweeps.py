@@ -164,6 +164,14 @@ def test_canceled_sweep_kills_running_runs(store: Store) -> None:
     check_promises(store, SWEEP)
 
 
+def test_run_that_was_stopped_before_keeps_its_reason_when_the_sweep_is_canceled(store: Store) -> None:
+    """Who looks at the run later learns why it was stopped first."""
+    agent = start(store)
+    store.stop_run("run0", reason="stopped by user")
+    store.command_sweep(SWEEP, CANCEL)
+    assert agent.heartbeat().stop == "stopped by user"
+
+
 def test_stopped_sweep_can_be_canceled(store: Store) -> None:
     """Who does not want to wait for the running runs of a stopped sweep cancels it."""
     agent = start(store)
@@ -237,6 +245,16 @@ def test_target_holds_back_runs_also_when_the_search_was_closed_before(store: St
     agent.end(0)
     answer = agent.claim()
     assert (answer.outcome, answer.reason) == (ClaimOutcome.DONE, "target")
+    check_promises(store, SWEEP)
+
+
+def test_target_that_is_reached_by_a_late_row_finishes_the_sweep(store: Store) -> None:
+    """The last batch arrives after the end was reported, and nobody asks for runs any more."""
+    agent = start(store, metric_name="loss", metric_target=0.5)
+    agent.end(0)
+    assert store.sweep(SWEEP).state is SweepState.RUNNING
+    assert agent.log(0, metric=0.5).hold is Hold.ENDED
+    assert (store.sweep(SWEEP).state, store.sweep(SWEEP).reason) == (SweepState.FINISHED, "target")
     check_promises(store, SWEEP)
 
 
