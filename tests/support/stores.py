@@ -29,6 +29,7 @@ from resweep_scheduler.store import (
     HeartbeatAnswer,
     NewRun,
     Offer,
+    Run,
     Scope,
     Store,
     SweepSettings,
@@ -197,6 +198,36 @@ class Agent:
     def end(self, exit_code: int | None = 0, **more: Any) -> EndAnswer:
         """Reports the end; `more` are fields of EndRequest."""
         return self.store.end_attempt(EndRequest(self.run.token, exit_code, **more))
+
+
+def begin_run(
+    store: Store, *, runs: int = 3, exhausted: bool = False, preemptible: bool = False, **settings: Any
+) -> Agent:
+    """An agent that owns run0 of a sweep whose other `runs` are ready; `settings` are those of SweepSettings."""
+    make_sweep(store, **settings)
+    store.add_runs(SWEEP, make_offer(runs, exhausted=exhausted))
+    agent = Agent(store, preemptible=preemptible)
+    agent.take()
+    return agent
+
+
+def begin_last_run(store: Store, **settings: Any) -> Agent:
+    """An agent that owns run0, the only run of a sweep whose search has no more."""
+    return begin_run(store, runs=1, exhausted=True, **settings)
+
+
+def lose_lease(store: Store, clock: Clock) -> Run:
+    """Nobody hears of the owner of run0 until its lease has run out; returns the run after that."""
+    pass_time(store, clock, LEASE)
+    return store.run("run0")
+
+
+def begin_and_lapse(store: Store, clock: Clock) -> Agent:
+    """An agent whose lease on run0 ran out while the run was preempting; two runs are ready, and nobody took it."""
+    agent = begin_run(store)
+    agent.mark()
+    lose_lease(store, clock)
+    return agent
 
 
 def work_through(

@@ -1,4 +1,4 @@
-"""What people ask of sweeps and runs: pause, resume, stop, cancel, retry, stop a run, remove; and the target."""
+"""What people ask of sweeps: pause, resume, stop, cancel; and the target of the metric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.checks import check_promises
-from support.stores import SWEEP, Agent, Clock, dump, make_offer, make_sweep
+from support.stores import SWEEP, Agent, begin_run, dump, make_offer, make_sweep
 
 from resweep_scheduler.store import (
     ClaimOutcome,
@@ -21,21 +21,11 @@ from resweep_scheduler.store import (
     SweepIdTakenError,
     SweepSettings,
     SweepState,
-    UnknownRunError,
-    UnknownSweepError,
     find_sweep,
     list_sweeps,
 )
 
 PAUSE, RESUME, STOP, CANCEL = SweepCommand.PAUSE, SweepCommand.RESUME, SweepCommand.STOP, SweepCommand.CANCEL
-
-
-def start(store: Store, runs: int = 3, *, exhausted: bool = False, **settings: Any) -> Agent:
-    """An agent that owns run0; the others are ready."""
-    make_sweep(store, **settings)
-    agent = Agent(store)
-    agent.take(make_offer(runs, exhausted=exhausted))
-    return agent
 
 
 def test_created_sweep(store: Store) -> None:
@@ -135,7 +125,7 @@ def test_every_command_in_every_state(store: Store, state: str, command: SweepCo
 
 def test_stopped_sweep_lets_running_runs_end(store: Store) -> None:
     """No new run starts, the running one may end; a run that is preempted after the stop waits for a resume."""
-    agent = start(store)
+    agent = begin_run(store)
     store.command_sweep(SWEEP, STOP)
     assert agent.heartbeat().stop == ""
     idle = Agent(store, "idle")
@@ -151,7 +141,7 @@ def test_stopped_sweep_lets_running_runs_end(store: Store) -> None:
 
 def test_canceled_sweep_kills_running_runs(store: Store) -> None:
     """Each owner is told by its next heartbeat, and by any other call; exit 0 just before is still finished."""
-    agent, other = start(store), Agent(store, "other")
+    agent, other = begin_run(store), Agent(store, "other")
     other.take()
     store.command_sweep(SWEEP, CANCEL)
     assert agent.heartbeat().stop == "canceled"
@@ -166,7 +156,7 @@ def test_canceled_sweep_kills_running_runs(store: Store) -> None:
 
 def test_run_that_was_stopped_before_keeps_its_reason_when_the_sweep_is_canceled(store: Store) -> None:
     """Who looks at the run later learns why it was stopped first."""
-    agent = start(store)
+    agent = begin_run(store)
     store.stop_run("run0", reason="stopped by user")
     store.command_sweep(SWEEP, CANCEL)
     assert agent.heartbeat().stop == "stopped by user"
@@ -174,7 +164,7 @@ def test_run_that_was_stopped_before_keeps_its_reason_when_the_sweep_is_canceled
 
 def test_stopped_sweep_can_be_canceled(store: Store) -> None:
     """Who does not want to wait for the running runs of a stopped sweep cancels it."""
-    agent = start(store)
+    agent = begin_run(store)
     store.command_sweep(SWEEP, STOP)
     store.command_sweep(SWEEP, CANCEL)
     assert agent.heartbeat().stop == "canceled"
@@ -182,7 +172,7 @@ def test_stopped_sweep_can_be_canceled(store: Store) -> None:
 
 def test_canceled_sweep_can_be_resumed(store: Store) -> None:
     """What was pending or queued goes on; what was killed stays killed until it is retried."""
-    agent = start(store)
+    agent = begin_run(store)
     store.command_sweep(SWEEP, CANCEL)
     agent.end(None, killed=True)
     store.command_sweep(SWEEP, RESUME)
@@ -213,7 +203,7 @@ def test_agents_are_woken_when_a_sweep_ends_or_goes_on(store: Store) -> None:
 @pytest.mark.parametrize(("goal", "below", "reached"), [("minimize", 0.6, 0.5), ("maximize", 0.4, 0.5)])
 def test_target(store: Store, goal: str, below: float, reached: float) -> None:
     """The run that reaches the target closes the search; what is ready is not started, what runs may end."""
-    agent = start(store, metric_name="loss", metric_goal=goal, metric_target=0.5)
+    agent = begin_run(store, metric_name="loss", metric_goal=goal, metric_target=0.5)
     other = Agent(store, "other")
     other.take()
     agent.log(0, metric=below)
@@ -237,9 +227,9 @@ def test_target(store: Store, goal: str, below: float, reached: float) -> None:
 def test_target_holds_back_runs_also_when_the_search_was_closed_before(store: Store, closed: str) -> None:
     """All points were suggested in one go, and one of the first reaches the target: the rest is not run."""
     if closed == "exhausted":
-        agent = start(store, exhausted=True, metric_name="loss", metric_target=0.5)
+        agent = begin_run(store, exhausted=True, metric_name="loss", metric_target=0.5)
     else:
-        agent = start(store, run_cap=3, metric_name="loss", metric_target=0.5)
+        agent = begin_run(store, run_cap=3, metric_name="loss", metric_target=0.5)
     assert store.sweep(SWEEP).reason == closed
     agent.log(0, metric=0.5)
     agent.end(0)
@@ -250,7 +240,7 @@ def test_target_holds_back_runs_also_when_the_search_was_closed_before(store: St
 
 def test_target_that_is_reached_by_a_late_row_finishes_the_sweep(store: Store) -> None:
     """The last batch arrives after the end was reported, and nobody asks for runs any more."""
-    agent = start(store, metric_name="loss", metric_target=0.5)
+    agent = begin_run(store, metric_name="loss", metric_target=0.5)
     agent.end(0)
     assert store.sweep(SWEEP).state is SweepState.RUNNING
     assert agent.log(0, metric=0.5).hold is Hold.ENDED
@@ -260,7 +250,7 @@ def test_target_that_is_reached_by_a_late_row_finishes_the_sweep(store: Store) -
 
 def test_resumed_sweep_goes_on_beyond_its_target(store: Store) -> None:
     """Who resumes a sweep that reached its target wants more, and is not stopped by the next good run."""
-    agent = start(store, metric_name="loss", metric_target=0.5)
+    agent = begin_run(store, metric_name="loss", metric_target=0.5)
     agent.log(0, metric=0.5)
     agent.end(0)
     assert store.sweep(SWEEP).state is SweepState.FINISHED
@@ -275,7 +265,7 @@ def test_resumed_sweep_goes_on_beyond_its_target(store: Store) -> None:
 
 def test_record_keeps_the_best_value_of_the_metric(store: Store) -> None:
     """Over all batches and attempts, in the direction of the goal."""
-    agent = start(store, metric_name="loss", metric_goal="maximize")
+    agent = begin_run(store, metric_name="loss", metric_goal="maximize")
     for number, value in enumerate([0.2, 0.9, 0.5], start=1):
         agent.log(number, first_seq=number, metric=value)
     agent.end(1, preempted=True)
@@ -283,171 +273,3 @@ def test_record_keeps_the_best_value_of_the_metric(store: Store) -> None:
     agent.log(4, metric=1e-7)
     assert store.run("run0").metric == 0.9
     assert [record.metric for record in store.search_runs(SWEEP)] == [0.9, None, None]
-
-
-# One run: stop, retry, remove.
-
-
-def test_stop_of_a_running_run_goes_through_its_agent(store: Store) -> None:
-    """The run stays owned until its agent has ended the child; a failure then is the stop, a success is a success."""
-    agent, other = start(store), Agent(store, "other")
-    other.take()
-    for run_id in ("run0", "run1"):
-        assert store.stop_run(run_id, reason="stopped by user") is RunState.RUNNING
-    assert agent.heartbeat().stop == "stopped by user"
-    answer = agent.end(1)
-    assert (answer.state, answer.reason) == (RunState.KILLED, "stopped by user")
-    assert other.end(0).state is RunState.FINISHED
-    assert store.run("run0").stop == ""
-    check_promises(store, SWEEP, complete=False)
-
-
-def test_stop_of_a_preempting_run(store: Store) -> None:
-    """It does not come back on the queue."""
-    agent = start(store)
-    agent.mark()
-    assert store.stop_run("run0", reason="stopped by user") is RunState.PREEMPTING
-    assert agent.end(1, preempted=True).state is RunState.KILLED
-    assert store.sweep(SWEEP).queue == ()
-
-
-def test_stop_of_the_last_waiting_run_finishes_the_sweep(store: Store) -> None:
-    """A run that waits is killed at once, and when nothing is left the sweep is finished."""
-    agent = start(store, 2, exhausted=True)
-    assert store.stop_run("run1", reason="not needed") is RunState.KILLED
-    agent.end(1, preempted=True)
-    assert store.stop_run("run0", reason="not needed") is RunState.KILLED
-    assert store.sweep(SWEEP).state is SweepState.FINISHED
-    assert store.run("run0").reason == "not needed"
-    check_promises(store, SWEEP)
-
-
-def test_stop_of_an_ended_or_unknown_run(store: Store) -> None:
-    """An ended run stays as it is; an unknown one is an error."""
-    agent = start(store)
-    agent.end(0)
-    before = dump(store)
-    assert store.stop_run("run0", reason="stopped by user") is RunState.FINISHED
-    with pytest.raises(UnknownRunError):
-        store.stop_run("nope", reason="stopped by user")
-    assert dump(store) == before
-
-
-def test_retry_reopens_a_finished_sweep(store: Store) -> None:
-    """Only what ended badly is retried; the sweep runs again, finishes again, and asks for nothing new."""
-    agent = start(store, 4, exhausted=True)
-    ends: list[dict[str, Any]] = [{"exit_code": 1}, {"exit_code": None}, {"exit_code": 0}]
-    for end in ends:
-        agent.end(**end)
-        agent.take()
-    store.stop_run("run3", reason="stopped by user")
-    agent.end(None, killed=True)
-    assert store.sweep(SWEEP).state is SweepState.FINISHED
-    every = [f"run{index}" for index in range(4)]
-    assert store.retry_runs(SWEEP, every) == {
-        "run0": RunState.FAILED,
-        "run1": RunState.CRASHED,
-        "run3": RunState.KILLED,
-    }
-    assert store.sweep(SWEEP).state is SweepState.RUNNING
-    assert store.sweep(SWEEP).queue == ("run0", "run1", "run3")
-    for _ in range(3):
-        agent.take()
-        agent.end(0)
-    assert agent.claim().outcome is ClaimOutcome.DONE
-    check_promises(store, SWEEP)
-
-
-@pytest.mark.parametrize("command", [STOP, CANCEL])
-def test_retry_in_a_sweep_that_was_stopped_runs_only_what_waits_on_the_queue(
-    store: Store, command: SweepCommand
-) -> None:
-    """Whoever retries runs of a stopped sweep wants these, and no new ones."""
-    agent = start(store)
-    agent.end(1)
-    store.command_sweep(SWEEP, command)
-    store.retry_runs(SWEEP, ["run0"])
-    assert agent.take().token.run_id == "run0"
-    agent.end(0)
-    assert agent.claim(make_offer(1, first=3)).outcome is ClaimOutcome.DONE
-    assert store.sweep(SWEEP).counts[RunState.PENDING] == 2
-    check_promises(store, SWEEP)
-
-
-def test_retry_in_a_paused_sweep_waits(store: Store) -> None:
-    """The sweep stays paused, and the run waits on the queue."""
-    agent = start(store)
-    agent.end(1)
-    store.command_sweep(SWEEP, PAUSE)
-    store.retry_runs(SWEEP, ["run0"])
-    assert store.sweep(SWEEP).state is SweepState.PAUSED
-    assert agent.claim().outcome is ClaimOutcome.WAIT
-
-
-def test_retry_of_a_run_that_was_never_started(store: Store) -> None:
-    """A pending run that was killed and is retried begins with its first attempt."""
-    agent = start(store)
-    store.stop_run("run2", reason="stopped by user")
-    store.retry_runs(SWEEP, ["run2"])
-    agent.end(0)
-    run = agent.take()
-    assert (run.token.run_id, run.token.attempt, run.resumed) == ("run2", 1, False)
-
-
-def test_retry_of_runs_of_another_sweep_is_no_retry(store: Store) -> None:
-    """Runs are retried in their own sweep only."""
-    agent = start(store)
-    agent.end(1)
-    make_sweep(store, "sweep2")
-    assert store.retry_runs("sweep2", ["run0"]) == {}
-    assert store.run("run0").state is RunState.FAILED
-
-
-def test_removed_run_is_forgotten(store: Store) -> None:
-    """Runs that nobody owns are removed from everywhere; owned ones are left alone; the events tell it."""
-    agent = start(store, 4)
-    agent.log(0, summary="{}")
-    store.append_output(agent.run.token, "text", piece=1)
-    store.commit_checkpoint(agent.run.token, path="/tmp/c", step=0)
-    token = agent.run.token
-    store.init_run(run_id="run0", resume="allow", nonce=token.nonce, attempt=1, config={"a": 1})
-    agent.end(1, preempted=True)
-    busy = Agent(store, "busy")
-    store.stop_run("run3", reason="stopped by user")
-    agent.take()  # run0 again
-    busy.take()  # run1
-    assert store.remove_runs(["run0", "run1", "run2", "run3", "nope"]) == 2
-    assert [run.run_id for run in store.runs(SWEEP)] == ["run0", "run1"]
-    agent.end(1, preempted=True)
-    assert store.remove_runs(["run0"]) == 1
-    assert store.sweep(SWEEP).queue == ()
-    assert not [key for key in dump(store) if ":run:run0" in key or ":run:run2" in key]
-    with pytest.raises(UnknownRunError):
-        store.run("run0")
-    assert agent.heartbeat().hold is Hold.GONE
-    check_promises(store, SWEEP, complete=False)
-
-
-def test_removal_of_the_last_waiting_run_finishes_the_sweep(store: Store) -> None:
-    """A sweep does not wait for what was removed."""
-    agent = start(store, 2, exhausted=True)
-    agent.end(0)
-    store.remove_runs(["run1"])
-    assert store.sweep(SWEEP).state is SweepState.FINISHED
-    check_promises(store, SWEEP)
-
-
-def test_removed_sweep_leaves_nothing(store: Store, clock: Clock) -> None:
-    """Not one key is left when its tokens have expired; a sweep with running runs is not removed."""
-    agent = start(store)
-    with pytest.raises(IllegalTransitionError, match=f"resweep cancel {SWEEP}"):
-        store.remove_sweep(SWEEP)
-    assert len(store.runs(SWEEP)) == 3
-    agent.log(0, summary="{}")
-    agent.end(0)
-    agent.leave()
-    assert store.remove_sweep(SWEEP) == 3
-    clock.advance(3600)
-    assert dump(store) == {}
-    with pytest.raises(UnknownSweepError):
-        store.sweep(SWEEP)
