@@ -91,7 +91,7 @@ class HistoryTransitions(Reads, StoreBase):
         Args:
             first_seq: Sequence number of the first row within the attempt; the first row ever has 1.
             rows: (step, values as JSON text), in the order in which they were logged.
-            summary: The whole summary as JSON text, when it changed.
+            summary: The whole summary as JSON text, when it changed; that of a batch older than the last one is not taken.
             metric: The best finite value of the sweep's metric in this batch.
 
         Returns:
@@ -117,7 +117,10 @@ class HistoryTransitions(Reads, StoreBase):
     def commit_checkpoint(
         self, token: ClaimToken, *, path: str, step: int | None, metadata: Mapping[str, Any] | None = None
     ) -> WriteAnswer:
-        """Names the checkpoint from which the next attempt goes on; only the owner can."""
+        """Names the checkpoint from which the next attempt goes on; only the owner can.
+
+        Within an attempt steps only rise: a call with a lower one is a late one, and is not taken.
+        """
         record = {"path": path, "metadata": json.dumps(dict(metadata or {}))} | ({} if step is None else {"step": step})
         answer = self._run_script(
             "commit_checkpoint", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
