@@ -91,7 +91,7 @@ class HistoryTransitions(Reads, StoreBase):
         Args:
             first_seq: Sequence number of the first row within the attempt; the first row ever has 1.
             rows: (step, values as JSON text), in the order in which they were logged.
-            summary: The whole summary as JSON text, when it changed; that of a batch older than the last one is not taken.
+            summary: The whole summary as JSON text, when it changed; an older batch does not bring its own back.
             metric: The best finite value of the sweep's metric in this batch.
 
         Returns:
