@@ -74,33 +74,31 @@ def test_what_a_child_finds(desk: Desk) -> None:
 
 
 COMMANDS: list[tuple[list[str], list[str]]] = [
-    (["${args}"], ["--flag=True", "--lr=0.1", '--opt={"name": "adam"}']),
-    (["${args_no_equals}"], ["--flag", "True", "--lr", "0.1", "--opt", '{"name": "adam"}']),
-    (["${args_no_hyphens}"], ["flag=True", "lr=0.1", 'opt={"name": "adam"}']),
-    (["${args_no_boolean_flags}"], ["--flag", "--lr=0.1", '--opt={"name": "adam"}']),
-    (["${args_append_hydra}"], ["+flag=True", "+lr=0.1", '+opt={"name": "adam"}']),
-    (["${args_override_hydra}"], ["++flag=True", "++lr=0.1", '++opt={"name": "adam"}']),
+    (["${args}"], ["--lr=0.1", "--flag=True", '--opt={"name": "adam"}']),
+    (["${args_no_equals}"], ["--lr", "0.1", "--flag", "True", "--opt", '{"name": "adam"}']),
+    (["${args_no_hyphens}"], ["lr=0.1", "flag=True", 'opt={"name": "adam"}']),
+    (["${args_no_boolean_flags}"], ["--lr=0.1", "--flag", '--opt={"name": "adam"}']),
+    (["${args_append_hydra}"], ["+lr=0.1", "+flag=True", '+opt={"name": "adam"}']),
+    (["${args_override_hydra}"], ["++lr=0.1", "++flag=True", '++opt={"name": "adam"}']),
     (["--lr=${lr}", "${opt.name}-${envvar:MY_DATA}", "$${lr}"], ["--lr=0.1", "adam-/data", "${lr}"]),
 ]
 
 
 def test_every_macro_of_command(desk: Desk) -> None:
+    """All of them in one command line, with a mark between each two."""
     desk.write("dump.py", DUMP)
     parameters = {
         "lr": {"value": 0.1}, "flag": {"value": True}, "opt": {"parameters": {"name": {"value": "adam"}}}
     }  # fmt: skip
-    for macros, expected in COMMANDS:
-        command = ["${env}", "${interpreter}", "${program}", *macros]
-        sweep = desk.create({"program": "dump.py", "method": "grid", "parameters": parameters, "command": command})
-        desk.agent(sweep, env={"MY_DATA": "/data"})
-        assert sorted(facts(desk)[-1]["argv"]) == sorted(expected), macros
-    for macro in ("${args_json}", "${args_json_file}"):
-        command = ["${interpreter}", "${program}", macro]
-        sweep = desk.create({"program": "dump.py", "method": "grid", "parameters": parameters, "command": command})
-        desk.agent(sweep)
-        (argument,) = facts(desk)[-1]["argv"]
-        text = argument if macro == "${args_json}" else Path(argument).read_text()
-        assert json.loads(text) == {"lr": 0.1, "flag": True, "opt": {"name": "adam"}}
+    words = [word for macros, _ in COMMANDS for word in [*macros, "|"]]
+    command = ["${env}", "${interpreter}", "${program}", *words, "${args_json}", "${args_json_file}"]
+    sweep = desk.create({"program": "dump.py", "method": "grid", "parameters": parameters, "command": command})
+    desk.agent(sweep, env={"MY_DATA": "/data"})
+    (found,) = facts(desk)
+    *rest, json_text, json_file = found["argv"]
+    assert rest == [word for _, expected in COMMANDS for word in [*expected, "|"]]
+    assert json.loads(json_text) == json.loads(Path(json_file).read_text())
+    assert json.loads(json_text) == {"lr": 0.1, "flag": True, "opt": {"name": "adam"}}
 
 
 def test_macros_that_cannot_be_filled(desk: Desk) -> None:

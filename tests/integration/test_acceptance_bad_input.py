@@ -159,6 +159,8 @@ def test_out_of_memory_before_and_in_the_middle(desk: Desk, server: Server) -> N
 
 def test_read_only_replica(desk: Desk, server: Server, tmp_path: Path) -> None:
     sweep = desk.create(GRID)
+    with server.client() as client:
+        client.config_set("repl-diskless-sync-delay", "0")
     with private_server(tmp_path, extra=["--replicaof", "127.0.0.1", str(server.port)]) as replica:
         with replica.client() as client:
             wait_until(lambda: client.exists("resweep:sweeps"), description="the replica's copy")
