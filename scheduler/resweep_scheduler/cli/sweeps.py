@@ -129,7 +129,8 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     progress = measure(sweep.counts, planned, ends, now)
     state = render.state_text(sweep.state)
     if sweep.reason:
-        state.append(f" ({sweep.reason})", "dim")
+        # Retried runs of an exhausted sweep run again, while its search stays closed.
+        state.append(f" ({sweep.reason})" if sweep.state.is_over else f" (no new runs: {sweep.reason})", "dim")
     pairs: list[tuple[str, RenderableType]] = [("sweep", Text(sweep.sweep_id, "bold"))]
     if sweep.name:
         pairs.append(("name", sweep.name))
@@ -143,7 +144,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         pairs.append(("progress", render.bar(progress.done, planned).append(f" {progress.done} of {planned}")))
     if sweep.queue:
         pairs.append(("run queue", " ".join(sweep.queue)))
-    pairs.append(("agents", _agents_text(store, sweep.sweep_id, now)))
+    pairs.append(("agents", _agents_text(store, sweep, now)))
     if best := render.best_of(runs, sweep.metric_goal):
         value = f"{sweep.metric_name} {render.number(best[0].metric)}"
         pairs.append(("best", f"{best[0].run_id}  {value}  {render.params_text(best[0].params)}"))
@@ -155,14 +156,15 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     render.show(render.facts(pairs))
 
 
-def _agents_text(store: Store, sweep_id: str, now: int) -> str:
+def _agents_text(store: Store, sweep: Sweep, now: int) -> str:
     from resweep_scheduler.cli import render
 
     lines = [
         f"{agent.agent}  {agent.run_id or 'waits'}  seen {render.ago(agent.last_seen, now)}"
-        for agent in store.agents(sweep_id)
+        for agent in store.agents(sweep.sweep_id)
     ]
-    return "\n".join(lines) or f"none (start one: sweep-agent {sweep_id})"
+    nobody = "none" if sweep.state.is_over else f"none (start one: sweep-agent {sweep.sweep_id})"
+    return "\n".join(lines) or nobody
 
 
 @command("missing", "resweep missing SWEEP", "resweep missing SWEEP --json | jq length", "resweep retry SWEEP --failed")
