@@ -33,7 +33,19 @@ get the signal and the grace, and the runs go back to the run queue. Ctrl-C once
 """
 
 
+class OneLineErrors(click.Command):
+    """Says what is wrong with the arguments in one line, as `resweep` does."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            click.echo(f"error: {error.format_message()} (see `sweep-agent --help`)", err=True)
+            sys.exit(ExitCode.USAGE)
+
+
 @click.command(
+    cls=OneLineErrors,
     help=HELP,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -45,10 +57,11 @@ get the signal and the grace, and the runs go back to the run queue. Ctrl-C once
     metavar="URL",
     help="Where Redis is. Default: RESWEEP_URL, REDIS_URL, else the embedded server of this machine.",
 )
-@click.option("-p", "--project", envvar="WANDB_PROJECT", show_envvar=True, help="The sweep's project.")
-@click.option("-e", "--entity", envvar="WANDB_ENTITY", show_envvar=True, help="The sweep's entity.")
+@click.option("-p", "--project", metavar="NAME", help="The project that the sweep must be in; its id alone will do.")
+@click.option("-e", "--entity", metavar="NAME", help="The entity that the sweep must be in; its id alone will do.")
 @click.option(
     "--name",
+    metavar="NAME",
     envvar="RESWEEP_AGENT_NAME",
     show_envvar=True,
     help="Who this agent is; the same name again replaces it. Default: the SLURM job, else the host and a number.",

@@ -50,6 +50,17 @@ def test_unknown_sweep_wrong_project_and_no_path(desk: Desk) -> None:
     untouched(desk, sweep)
 
 
+def test_a_project_in_the_environment_does_not_overrule_a_sweep(desk: Desk) -> None:
+    """`sweep-agent $(resweep create -q sweep.yaml)` with a WANDB_PROJECT left over, and a project in the YAML."""
+    desk.write("sweep.yaml", json.dumps({**GRID, "project": "vision"}))
+    left_over = {"WANDB_PROJECT": "audio", "WANDB_ENTITY": "someone"}
+    sweep = desk.resweep("create", "-q", "sweep.yaml", "--entity", "lab", env=left_over).out.strip()
+    for path in (sweep, f"lab/vision/{sweep}"):
+        desk.agent(path, "--count", "1", env=left_over)
+    assert desk.show(sweep)["counts"]["finished"] == 2
+    assert (desk.show(sweep)["entity"], desk.show(sweep)["project"]) == ("lab", "vision")
+
+
 def test_sweeps_that_are_over(desk: Desk) -> None:
     """An agent of a finished sweep has nothing to do, and says so; that is no error."""
     sweep = desk.create(GRID)

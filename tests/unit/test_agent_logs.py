@@ -56,11 +56,14 @@ def test_help_names_every_exit_code_every_variable_and_examples() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
     for code in ExitCode:
         assert f"{code.value:>2}  {code.meaning}" in text
-    for variable in ("RESWEEP_URL", "REDIS_URL", "WANDB_PROJECT", "WANDB_ENTITY", "RESWEEP_DIR"):
+    for variable in ("RESWEEP_URL", "REDIS_URL", "RESWEEP_AGENT_NAME", "RESWEEP_DIR"):
         assert variable in text
     assert "sweep-agent --slots 4" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["--count", "0", "s"], ["--slots", "0", "s"], ["--lease", "0.1", "s"]])
-def test_wrong_options_are_usage_errors(arguments: list[str]) -> None:
-    assert CliRunner().invoke(main, arguments).exit_code == ExitCode.USAGE
+def test_wrong_options_are_usage_errors_of_one_line(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.output.startswith("error: ")
+    assert result.output.count("\n") == 1
