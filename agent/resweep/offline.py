@@ -45,7 +45,6 @@ class OfflineSender(Sender):
         self._outbox.write_down()
         end = {} if self._exit_code is None else {"exit_code": self._exit_code}
         self._note_facts(**end)
-        self._summary.changed = False
         if end:
             self._drained.set()
 

@@ -13,6 +13,7 @@ from support.stores import Agent
 from support.waiting import wait_until
 
 import resweep
+from resweep.outbox import Outbox
 from resweep.spill import Header, Row, SpillFile, spill_folder
 from resweep.sync import SyncOutcome, sync
 from resweep_scheduler.store import RunState, Store, StoreRefusedError, StoreUnavailableError
@@ -275,6 +276,27 @@ def test_offline_rows_make_a_run_when_they_are_synced(
     )
     assert (record.config, record.summary) == ({"lr": 1, "late": 2}, {"n": 1499, "best": 7})
     assert row_values(store) == [{"n": step} for step in range(1500)]
+
+
+def test_summary_that_changes_while_it_is_written_down_is_written_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Outbox.note
+    notes: list[dict[str, Any]] = []
+
+    def change_meanwhile(outbox: Outbox, **facts: Any) -> None:
+        note(outbox, **facts)
+        notes.append(facts)
+        if len(notes) == 1:
+            run.summary["best"] = 7
+
+    monkeypatch.setattr(Outbox, "note", change_meanwhile)
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0}, step=0)
+        run.log({"n": 1}, step=1)
+        wait_until(lambda: notes, description="the first summary to be written down")
+    sync(tmp_path)
+    assert store.run("r1").summary == {"n": 1, "best": 7}
 
 
 def test_what_a_hurried_end_leaves_behind_is_complete(
