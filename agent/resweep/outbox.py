@@ -105,7 +105,7 @@ class Outbox:
 
     def append_commit(self, commit: Commit) -> None:
         """Take a checkpoint, to be committed after the rows before it."""
-        self._memory.append(commit)
+        self._memory.append(commit._replace(after=self._next_seq - 1))
 
     def take(self) -> list[Entry]:
         """Hand out the next batch; `stored` or `put_back` must follow. Empty when nothing waits."""

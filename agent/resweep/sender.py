@@ -261,7 +261,7 @@ class Sender:
             return  # newer copies took its place while it waited
         hold = self._write(
             lambda store, token: store.commit_checkpoint(
-                token, path=commit.path, step=commit.step, metadata=commit.metadata
+                token, path=commit.path, step=commit.step, metadata=commit.metadata, after=commit.after
             )
         )
         if hold == "owner":

@@ -38,11 +38,12 @@ class Row(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A checkpoint to be committed after the rows before it."""
+    """A checkpoint to be committed after the rows before it; `after` is the number of the last of them."""
 
     path: str
     step: int | None
     metadata: dict[str, Any]
+    after: int = 0
 
 
 Entry = Row | Commit
@@ -57,7 +58,7 @@ def encode_entry(entry: Entry) -> str:
     """One line, without its end."""
     if isinstance(entry, Row):
         return f'{{"seq":{entry.seq},"step":{entry.step},"row":{encode(entry.values)}}}'
-    return encode({"checkpoint": {"path": entry.path, "step": entry.step, "metadata": entry.metadata}})
+    return encode({"checkpoint": entry._asdict()})
 
 
 def decode_entry(record: Mapping[str, Any]) -> Entry | None:
@@ -65,8 +66,7 @@ def decode_entry(record: Mapping[str, Any]) -> Entry | None:
     if "seq" in record:
         return Row(record["seq"], record["step"], record["row"])
     if "checkpoint" in record:
-        found = record["checkpoint"]
-        return Commit(found["path"], found["step"], found["metadata"])
+        return Commit(**record["checkpoint"])
     return None
 
 

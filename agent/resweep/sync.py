@@ -234,7 +234,9 @@ class _Delivery:
     def _commit(self, token: ClaimToken, commit: Commit) -> None:
         if os.path.exists(commit.path):
             self._check(
-                self._store.commit_checkpoint(token, path=commit.path, step=commit.step, metadata=commit.metadata)
+                self._store.commit_checkpoint(
+                    token, path=commit.path, step=commit.step, metadata=commit.metadata, after=commit.after
+                )
             )
 
     def _send_facts(self, token: ClaimToken, facts: dict[str, Any]) -> None:

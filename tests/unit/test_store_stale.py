@@ -148,19 +148,29 @@ def test_end_that_arrives_after_its_repetition_and_the_next_claim(store: Store, 
 def test_checkpoint_that_arrives_after_a_newer_one_is_not_taken(store: Store) -> None:
     """A held-up commit does not name again what the script has left behind, and may have deleted."""
     token = begin_run(store).run.token
-    store.commit_checkpoint(token, path="/tmp/c1", step=1)
-    store.commit_checkpoint(token, path="/tmp/c2", step=2)
+    store.commit_checkpoint(token, path="/tmp/c1", step=1, after=2)
+    store.commit_checkpoint(token, path="/tmp/c2", step=2, after=3)
     before = dump(store)
-    assert store.commit_checkpoint(token, path="/tmp/c1", step=1).hold is Hold.OWNER
+    assert store.commit_checkpoint(token, path="/tmp/c1", step=1, after=2).hold is Hold.OWNER
     assert dump(store) == before
+
+
+def test_checkpoint_of_a_lower_step_is_taken(store: Store) -> None:
+    """A script may count its steps anew, fold by fold: what it saved last is where the next attempt goes on."""
+    token = begin_run(store).run.token
+    store.commit_checkpoint(token, path="/tmp/c9", step=9, after=10)
+    store.commit_checkpoint(token, path="/tmp/c0", step=0, after=10)
+    checkpoint = store.run("run0").checkpoint
+    assert checkpoint is not None
+    assert (checkpoint.path, checkpoint.step) == ("/tmp/c0", 0)
 
 
 def test_later_attempt_may_commit_an_earlier_step(store: Store) -> None:
     """A script that started from an earlier checkpoint may have fewer steps than the last one of its predecessor."""
     agent = begin_run(store)
-    store.commit_checkpoint(agent.run.token, path="/tmp/c9", step=9)
+    store.commit_checkpoint(agent.run.token, path="/tmp/c9", step=9, after=10)
     agent.end(1, preempted=True)
-    store.commit_checkpoint(agent.take().token, path="/tmp/c2", step=2)
+    store.commit_checkpoint(agent.take().token, path="/tmp/c2", step=2, after=1)
     checkpoint = store.run("run0").checkpoint
     assert checkpoint is not None
     assert (checkpoint.path, checkpoint.attempt) == ("/tmp/c2", 2)

@@ -115,13 +115,23 @@ class HistoryTransitions(Reads, StoreBase):
         return decode_write(answer)
 
     def commit_checkpoint(
-        self, token: ClaimToken, *, path: str, step: int | None, metadata: Mapping[str, Any] | None = None
+        self,
+        token: ClaimToken,
+        *,
+        path: str,
+        step: int | None,
+        metadata: Mapping[str, Any] | None = None,
+        after: int = 0,
     ) -> WriteAnswer:
         """Names the checkpoint from which the next attempt goes on; only the owner can.
 
-        Within an attempt steps only rise: a call with a lower one is a late one, and is not taken.
+        Args:
+            after: Sequence number of the last row that the attempt logged before; a call with a lower one than that of
+                the checkpoint which is committed was held up in the network, and is not taken.
         """
-        record = {"path": path, "metadata": json.dumps(dict(metadata or {}))} | ({} if step is None else {"step": step})
+        record = {"path": path, "metadata": json.dumps(dict(metadata or {})), "after": after}
+        if step is not None:
+            record["step"] = step
         answer = self._run_script(
             "commit_checkpoint", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
             nonce=token.nonce, checkpoint=record,

@@ -1,7 +1,7 @@
 -- The checkpoint from which the next attempt goes on: only the owner can set it.
--- A call that is repeated, or that arrives after a later step of the same attempt, changes nothing: what it names may be
--- deleted already.
--- KEYS[1] run hash · args: run_id, attempt, nonce, checkpoint {path, step, metadata: JSON}
+-- A call that is repeated, or that arrives after one which the same attempt made after more rows, changes nothing: what it
+-- names may be deleted already.
+-- KEYS[1] run hash · args: run_id, attempt, nonce, checkpoint {path, step, metadata: JSON, after (row)}
 -- returns {hold, stop}
 -- from → to: none
 -- include: base, runs
@@ -16,7 +16,7 @@ if hold == 'owner' then
   local same_attempt = known.attempt == record.attempt
   local repeated = same_attempt and known.path == record.path and known.step == record.step
     and known.metadata == record.metadata
-  local late = same_attempt and known.step and record.step and record.step < known.step
+  local late = same_attempt and record.after < (known.after or 0)
   if not repeated and not late then
     redis.call('SET', run_key(args.run_id, 'checkpoint'), cjson.encode(record))
     event(run.sweep, 'checkpoint', args.run_id, run, run.state, run.state, { step = record.step })
