@@ -79,7 +79,7 @@ def one_flight(url: str, number: int, ready: Ready, sweep_ids: list[str], until:
     offer: Offer | None = None
     length = 1
     while True:
-        if answer.next_index >= until:
+        if answer.next_index >= until or answer.ready:
             offer = None
         elif offer is None or offer.first_index != answer.next_index:
             offer = harness.offer_for(sweep_id, answer.next_index, length)
@@ -87,7 +87,7 @@ def one_flight(url: str, number: int, ready: Ready, sweep_ids: list[str], until:
             end = EndRequest(answer.run.token, exit_code=0)
             _, answer = store.end_and_claim(end, agent.request(offer))
             agent.answered(answer)
-        elif offer is None:
+        elif answer.next_index >= until:
             return
         else:
             length = min(LONGEST_OFFER, length * 2)

@@ -39,6 +39,7 @@ class Asker:
         self._read_runs = read_runs
         self._next_index = next_index
         self._offer: Offer | None = None
+        self._ready = 0
         self._batch = 1
         self._salts: dict[int, int] = {}
         try:
@@ -46,22 +47,23 @@ class Asker:
         except SearchError as error:
             raise AgentError(str(error), ExitCode.USAGE) from None
 
-    def learn(self, next_index: int) -> None:
-        """Take in where the search goes on, as every answer to a claim says."""
+    def learn(self, next_index: int, ready: int = 0) -> None:
+        """Take in where the search goes on and how many suggested runs wait, as every answer to a claim says."""
         self._next_index = next_index
+        self._ready = ready
         if self._search.needs_runs:
             self._offer = None  # by the next claim there may be more to learn from
 
     @property
     def offer(self) -> Offer | None:
-        """What was computed ahead, None if it no longer fits."""
-        if self._offer is not None and self._offer.first_index != self._next_index:
+        """What was computed ahead, None if it no longer fits or is not needed."""
+        if self._ready or (self._offer is not None and self._offer.first_index != self._next_index):
             return None
         return self._offer
 
     def prepare(self) -> None:
         """Compute the next offer ahead, if that needs no history."""
-        if not self._search.needs_runs and self.offer is None:
+        if not self._search.needs_runs and not self._ready and self.offer is None:
             self._offer = self._compute()
 
     def ask(self) -> None:

@@ -238,7 +238,7 @@ class Loop:
     def _settle(self, slot: Slot, answer: ClaimAnswer, now: float) -> None:
         parts = self._parts
         follows = slot.claims.settle(answer)
-        parts.asker.learn(answer.next_index)
+        parts.asker.learn(answer.next_index, answer.ready)
         match follows:
             case Next.LAUNCH if answer.run is not None:
                 self._launch(slot, answer.run)

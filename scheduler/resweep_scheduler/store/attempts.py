@@ -178,7 +178,7 @@ class AttemptTransitions(StoreBase):
                 claimed_at=answer["claimed_at"],
             )
         reason = answer["run_id"] if outcome is ClaimOutcome.TAKEN else answer.get("reason") or ""
-        return ClaimAnswer(outcome, run, answer.get("next_index", 0), reason)
+        return ClaimAnswer(outcome, run, answer.get("next_index", 0), reason, answer.get("ready", 0))
 
 
 def _decode_end(answer: dict[str, Any]) -> EndAnswer:

@@ -88,12 +88,17 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimAnswer:
+    """Answer to a claim.
+
+    ``reason`` says why to wait or to go: "paused", "others run", "exhausted", "run_cap", "target", "stopped",
+    "canceled"; with TAKEN it is the run id.
+    """
+
     outcome: ClaimOutcome
     run: ClaimedRun | None = None
     next_index: int = 0  # where the search goes on
-    reason: str = (
-        ""  # why waiting or done: "paused", "others run", "exhausted", "run_cap", "target", "stopped", "canceled"
-    )
+    reason: str = ""
+    ready: int = 0  # suggested runs that wait: an offer is not needed now
 
 
 class Hold(StrEnum):

@@ -2,7 +2,8 @@
 -- that the search suggested before, then the offer that the agent computed ahead; else the agent is told to ask, wait or go.
 -- The same claim again (same nonce) gives the same run; a claim that arrives after a newer one of its session takes nothing.
 -- KEYS[1] sweep hash · args: sid, agent, nonce ('<session>.<seq>'), lease_ms, preemptible, offer | absent
--- returns {outcome: run | ask | wait | done | unregistered | late | lost | taken | unknown, reason, next_index, run…}
+-- returns {outcome: run | ask | wait | done | unregistered | late | lost | taken | unknown, reason, next_index,
+--   run…, ready (how many suggested runs wait)}
 -- from → to: pending, preempted → running · sweep: pending → running, running → finished
 -- include: base, clock, sweeps, runs, ending, adding
 local sid, key = args.sid, KEYS[1]
@@ -21,6 +22,7 @@ local function hand_out(rid, run)
     run_id = rid, attempt = run.attempt, nonce = run.nonce, index = tonumber(redis.call('HGET', run_key(rid), 'index')),
     params = redis.call('HGET', sweep_key(sid, 'params'), rid), step = tonumber(run.step),
     checkpoint = redis.call('GET', run_key(rid, 'checkpoint')) or nil, claimed_at = tonumber(run.claimed),
+    ready = redis.call('LLEN', sweep_key(sid, 'ready')),
   })
 end
 
