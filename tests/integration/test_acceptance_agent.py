@@ -155,20 +155,27 @@ def test_count_is_exactly_the_number_of_claims(desk: Desk) -> None:
 
 
 def test_many_agents_do_every_grid_point_once(desk: Desk) -> None:
-    desk.write("t.py", 'import sys\nwith open("seen", "a") as file:\n    file.write(" ".join(sys.argv[1:]) + "\\n")\n')
-    sweep = desk.create(
-        {
-            "program": "t.py",
-            "method": "grid",
-            "parameters": {"a": {"min": 1, "max": 8}, "b": {"values": ["x", "y", "z"]}},
-        }
+    desk.write(
+        "t.py",
+        """\
+        import os, sys, time
+        from pathlib import Path
+        with open("seen", "a") as file:
+            file.write(" ".join(sys.argv[1:]) + "\\n")
+        Path(f"agent-{os.environ['RESWEEP_AGENT_ID'].partition('.')[0]}.here").touch()
+        deadline = time.monotonic() + 30
+        while len(list(Path().glob("agent-*.here"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        """,
     )
+    parameters = {"a": {"min": 1, "max": 8}, "b": {"values": ["x", "y", "z"]}}
+    sweep = desk.create({"program": "t.py", "method": "grid", "parameters": parameters})
     agents = [desk.start_agent(sweep, "--slots", str(slots)) for slots in (1, 2, 3)]
     assert [agent.wait() for agent in agents] == [0, 0, 0]
     assert Counter(desk.lines("seen")) == Counter(f"--a={a} --b={b}" for a in range(1, 9) for b in "xyz")
     shown = desk.show(sweep)
     assert (shown["state"], shown["counts"]["finished"], shown["missing"]) == ("finished", 24, 0)
-    assert len({run["agent"] for run in desk.runs(sweep)}) >= 2
+    assert len({run["agent"].partition(".")[0] for run in desk.runs(sweep)}) == 3
 
 
 def test_run_cap_and_the_same_points_for_the_same_seed(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,15 +163,29 @@ def test_reads_print_json_alone_and_the_promised_fields(desk: Desk) -> None:
     assert kinds == ["suggested", "claimed", "finished"]
 
 
-def test_watch_tells_the_life_of_a_sweep(desk: Desk) -> None:
+def test_watch_tells_what_happens_from_now_on(desk: Desk) -> None:
     sweep = waiting_sweep(desk, 2)
     agent = desk.start_agent(sweep)
     ready(desk, 1)
-    (desk.folder / "go").touch()
-    lines = [json.loads(line) for line in desk.resweep("watch", sweep, "--json").out.splitlines()]
-    assert agent.wait() == 0
-    assert (lines[-1]["kind"], lines[-1]["after"]) == ("state", "finished")
-    assert "finished" in desk.resweep("watch", sweep).out
+    with (desk.folder / "events").open("wb") as sink:
+        watch = subprocess.Popen(["resweep", "watch", sweep, "--json"], env=desk.environment, stdout=sink)
+
+    def listens() -> bool:
+        desk.read_by("pause", sweep)
+        desk.read_by("resume", sweep)
+        return bool(desk.lines("events"))
+
+    try:
+        wait_until(listens, interval=0.1, description="a first event")
+        (desk.folder / "go").touch()
+        assert (agent.wait(), watch.wait(30)) == (0, 0)
+    finally:
+        watch.kill()
+        watch.wait(10)
+    events = [json.loads(line) for line in desk.lines("events")]
+    assert [event["kind"] for event in events if event["run"]] == ["finished", "suggested", "claimed", "finished"]
+    assert (events[-1]["kind"], events[-1]["after"]) == ("state", "finished")
+    assert "finished" in desk.read_by("watch", sweep)
 
 
 def test_start_with_a_sweep_that_is_there(desk: Desk) -> None:

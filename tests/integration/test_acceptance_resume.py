@@ -50,7 +50,9 @@ def train(desk: Desk, *, code: int = 0, env: dict[str, str] | None = None, **arg
 
 RESUMED = (True, 3, [0, 1, 2, 3, 4, 5])
 STARTED = (False, 0, [0, 1, 2])
-TABLE: Sequence[tuple[str | None, bool, tuple[bool, int, list[int]] | str]] = [
+Expected = tuple[bool, int, list[int]] | str
+Cell = tuple[str | None, bool, Expected]
+TABLE: Sequence[Cell] = [
     ("must", True, RESUMED),
     ("must", False, "has not been initialized"),
     ("allow", True, RESUMED),
@@ -64,25 +66,52 @@ TABLE: Sequence[tuple[str | None, bool, tuple[bool, int, list[int]] | str]] = [
 ]
 
 
-@pytest.mark.parametrize("by", ["argument", "environment"])
 @pytest.mark.parametrize(("resume", "exists", "expected"), TABLE)
-def test_table_of_resume(
-    desk: Desk, resume: str | None, exists: bool, expected: tuple[bool, int, list[int]] | str, by: str
-) -> None:
+def test_table_of_resume_by_environment(desk: Desk, resume: str | None, exists: bool, expected: Expected) -> None:
     if exists:
         train(desk, id="akj172")
-    arguments: dict[str, Any] = {"id": "akj172", "resume": resume} if by == "argument" else {}
-    environment = {"WANDB_RUN_ID": "akj172", "WANDB_RESUME": resume or ""} if by == "environment" else {}
+    code = 3 if isinstance(expected, str) else 0
+    found = train(desk, code=code, env={"WANDB_RUN_ID": "akj172", "WANDB_RESUME": resume or ""})
+    check_cell(desk, "akj172", (resume, exists, expected), found)
+
+
+CELLS = """\
+    import json, sys
+    import resweep
+
+    def train(**arguments):
+        with resweep.init(**arguments) as run:
+            for _ in range(3):
+                run.log({"loss": 1 / (run.step + 1)})
+        return {"id": run.id, "resumed": run.resumed, "start": run.starting_step, "attempt": run.attempt}
+
+    for number, (resume, exists) in enumerate(json.loads(sys.argv[1])):
+        if exists:
+            train(id=f"cell{number}")
+        try:
+            print(json.dumps(train(id=f"cell{number}", resume=resume)))
+        except resweep.errors.UsageError as error:
+            print(json.dumps({"error": str(error)}))
+"""
+
+
+def test_table_of_resume_by_argument(desk: Desk) -> None:
+    desk.write("cells.py", CELLS)
+    lines = desk.python("cells.py", json.dumps([(resume, exists) for resume, exists, _ in TABLE])).out.splitlines()
+    for number, (line, cell) in enumerate(zip(lines, TABLE, strict=True)):
+        check_cell(desk, f"cell{number}", cell, json.loads(line))
+
+
+def check_cell(desk: Desk, run_id: str, cell: Cell, found: dict[str, Any]) -> None:
+    resume, exists, expected = cell
     if isinstance(expected, str):
-        error = train(desk, code=3, env=environment, **arguments)["error"]
-        assert expected in str(error)
-        assert f"'{resume}'" in str(error)
-        assert "akj172" in str(error)
+        assert expected in found["error"]
+        assert f"'{resume}'" in found["error"]
+        assert run_id in found["error"]
         return
-    found = train(desk, env=environment, **arguments)
     resumed, start, steps = expected
-    assert (found["id"], found["resumed"], found["start"]) == ("akj172", resumed, start)
-    assert [row["_step"] for row in desk.history("akj172")] == steps
+    assert (found["id"], found["resumed"], found["start"]) == (run_id, resumed, start)
+    assert [row["_step"] for row in desk.history(run_id)] == steps
     assert found["attempt"] == (2 if exists else 1)
 
 
