@@ -13,16 +13,12 @@ from support.proxy import FaultProxy, fault_proxy, load_scripts, script_names
 from support.servers import Server
 
 from resweep_scheduler.store import (
-    ClaimOutcome,
     ClaimRequest,
-    EndRequest,
-    Hold,
     Scope,
     Store,
     StoreUnavailableError,
     connect,
 )
-from resweep_scheduler.store.states import RunState
 
 
 @pytest.fixture
@@ -68,27 +64,6 @@ def test_a_call_whose_reply_was_lost_is_made_again_and_changes_nothing_more(
 
     assert dump_keys(client) == once
     assert call.answered(answer), answer
-
-
-@pytest.mark.parametrize("name", ["end_attempt", "claim"])
-def test_end_and_claim_in_one_flight_hands_out_one_run_when_a_reply_is_lost(
-    name: str, client: Redis, proxy: FaultProxy, faulty: Store
-) -> None:
-    stage = Stage(Store(client, Scope()))
-    token = stage.begin()
-    end, claim = EndRequest(token, 0), stage.request("one")
-    proxy.cut_reply_of(name)
-    with pytest.raises(StoreUnavailableError):
-        faulty.end_and_claim(end, claim)
-    assert proxy.lost[name] == 1
-
-    ended, claimed = faulty.end_and_claim(end, claim)
-
-    assert ended.hold in (Hold.OWNER, Hold.ENDED)
-    assert ended.state is RunState.FINISHED
-    assert claimed.outcome is ClaimOutcome.RUN
-    counts = stage.store.sweep(stage.sweep_id).counts
-    assert (counts[RunState.FINISHED], counts[RunState.RUNNING], counts[RunState.PENDING]) == (1, 1, 2)
 
 
 def test_a_claim_with_an_offer_whose_reply_was_lost_adds_its_runs_once(

@@ -158,6 +158,22 @@ def _end_attempt(stage: Stage) -> Call:
     )
 
 
+def _end_and_claim(stage: Stage) -> Call:
+    end, claim = EndRequest(stage.begin(), 0), stage.request("one")
+
+    def supersede() -> None:
+        # Its agent asked again, got the next run, ended it, and asked for one more.
+        stage.store.end_attempt(end)
+        stage.end(stage.claim("one").token, exit_code=0)
+        stage.claim("one")
+
+    def answered(answer: Any) -> bool:
+        ended, claimed = answer
+        return ended.hold is Hold.ENDED and claimed.outcome is ClaimOutcome.RUN and claimed.run.token.attempt == 1
+
+    return Call(lambda store: store.end_and_claim(end, claim), answered, supersede)
+
+
 def _adopt(stage: Stage) -> Call:
     run = stage.claim("one")
     stage.store.heartbeat(stage.sweep_id, agent="one", token=run.token, lease_ms=LEASE_MS)
@@ -304,6 +320,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "claim": _claim,
     "commit_checkpoint": _commit_checkpoint,
     "create_sweep": _create_sweep,
+    "end_and_claim": _end_and_claim,
     "end_attempt": _end_attempt,
     "finish_run": _finish_run,
     "heartbeat": _heartbeat,

@@ -20,6 +20,9 @@ from support.stores import (
 )
 
 from resweep_scheduler.store import (
+    ClaimAnswer,
+    EndAnswer,
+    EndRequest,
     Hold,
     RunMeta,
     Store,
@@ -190,6 +193,18 @@ def end_after_the_lease_ran_out(store: Store, clock: Clock) -> Call:
 @calls("end_attempt")
 def end_by_preemption_after_the_lease_ran_out(store: Store, clock: Clock) -> Call:
     return _end(begin_and_lapse(store, clock), 1)
+
+
+@calls("end_and_claim")
+def end_one_run_and_claim_the_next(store: Store, clock: Clock) -> Call:
+    agent = begin_run(store)
+    end, claim = EndRequest(agent.run.token, 0), agent.request(make_offer(2, first=1))
+
+    def call() -> tuple[EndAnswer, ClaimAnswer]:
+        ended, claimed = store.end_and_claim(end, claim)
+        return replace(ended, hold=Hold.ENDED), claimed
+
+    return call
 
 
 @calls("append_output")

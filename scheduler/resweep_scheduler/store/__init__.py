@@ -1,7 +1,7 @@
 """The store: sweeps and runs in Redis, one Lua script for each transition.
 
-Where to look: the claim rule is lua/claim.lua, how an attempt ends is lua/shared/ending.lua, when a lease ends is
-lua/shared/clock.lua, every key is in keys.py, every state in states.py.
+Where to look, in lua/shared: the claim rule is claiming.lua, how an attempt ends is ending.lua, when a lease ends is
+clock.lua. Every key is in keys.py, every state in states.py.
 """
 
 from resweep_scheduler.store.connect import connect, redact, resolve_url

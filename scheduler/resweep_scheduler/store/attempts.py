@@ -31,6 +31,10 @@ def _token(token: ClaimToken) -> dict[str, Any]:
     return {"run_id": token.run_id, "attempt": token.attempt, "nonce": token.nonce}
 
 
+def _without_none(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def decode_write(answer: dict[str, Any]) -> WriteAnswer:
     """The answer of any script that writes to a run on behalf of an attempt."""
     return WriteAnswer(Hold(answer["hold"]), answer.get("stop") or "", int(answer.get("accepted", 0)))
@@ -84,8 +88,10 @@ class AttemptTransitions(StoreBase):
 
     def end_and_claim(self, end: EndRequest, claim: ClaimRequest) -> tuple[EndAnswer, ClaimAnswer]:
         """Both of them in one flight: what stands between two runs of an agent."""
-        ended, claimed = self._run_scripts([self._end_call(end), self._claim_call(claim)])
-        return _decode_end(ended), self._decode_claim(claimed, claim.sweep_id)
+        _, _, report = self._end_call(end)
+        _, key, ask = self._claim_call(claim)
+        answer = self._run_script("end_and_claim", key, report=_without_none(report), ask=_without_none(ask))
+        return _decode_end(answer["report"]), self._decode_claim(answer["answer"], claim.sweep_id)
 
     def heartbeat(self, sweep_id: str, *, agent: str, token: ClaimToken, lease_ms: int) -> HeartbeatAnswer:
         """Renews the lease; the first one also says that the child is launched."""

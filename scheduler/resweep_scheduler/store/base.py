@@ -87,24 +87,6 @@ class StoreBase:
 
         return decode_reply(self._try(call))
 
-    def _run_scripts(self, calls: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Runs several scripts in one flight, in order; falls back to one after the other where a pipeline cannot.
-
-        Every script is safe to repeat, so after any doubt (a flushed script cache) they are simply run again.
-        """
-        if not hasattr(self.client, "nodes_manager"):  # a cluster client cannot send EVALSHA in a pipeline
-            replies = self._try(lambda: self._send_scripts(calls))
-            if not any(isinstance(reply, Exception) for reply in replies):
-                return [decode_reply(reply) for reply in replies]
-        return [self._run_script(name, key, **arguments) for name, key, arguments in calls]
-
-    def _send_scripts(self, calls: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:
-        pipeline = self.client.pipeline(transaction=False)
-        for name, key, arguments in calls:
-            text = encode_arguments({"prefix": self.keys.prefix, **arguments})
-            pipeline.evalsha(load_script(name).sha, 1, key, text)
-        return list(pipeline.execute(raise_on_error=False))
-
     def _read(self, fill: Callable[[Any], None]) -> list[Any]:
         """Sends the commands that ``fill`` puts into a pipeline, in one flight."""
 

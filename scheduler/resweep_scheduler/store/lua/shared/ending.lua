@@ -95,3 +95,24 @@ local function reap(sid, clock)
     end
   end
 end
+
+-- The owner says how its attempt ended. An owner whose lease ran out while nobody took the run may still say it.
+-- report: run_id, attempt, nonce, exit_code | absent (no status), signal | absent, reason, preempted, killed
+-- returns {hold: owner (recorded now) | ended (recorded before) | stale | gone, state, reason}
+local function report_end(report)
+  local run = load_run(report.run_id)
+  local hold = hold_of(run, report.attempt, report.nonce)
+  if hold == 'lapsed' then
+    restore_counts(report.run_id)
+    run, hold = load_run(report.run_id), 'owner'
+  end
+  if hold ~= 'owner' then
+    return { hold = hold, state = run and run.state, reason = run and run.reason }
+  end
+  -- Whoever can say how a child ended has launched it, even if no heartbeat came through.
+  run.confirmed = '1'
+  local state, reason = finish_attempt(report.run_id, run, {
+    exit_code = report.exit_code, signal = report.signal, reason = report.reason, preempted = report.preempted, killed = report.killed,
+  })
+  return { hold = 'owner', state = state, reason = reason }
+end
