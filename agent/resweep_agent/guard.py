@@ -31,6 +31,7 @@ class Guard:
     def __init__(self) -> None:
         self._guarded: dict[str, _Guarded] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe = -1  # its end that we write to
 
     @property
     def pid(self) -> int | None:
@@ -38,21 +39,30 @@ class Guard:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start the guard; it reads its input as soon as it is up, so nobody waits for it."""
+        """Start the guard; it reads its input as soon as it is up, so nobody waits for it.
+
+        What it must know lies in its pipe before it exists, so that we may die at any moment from its first one on.
+        """
         program = Path(__file__).with_name("guard_process.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(program)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            bufsize=0,
-            cwd="/",
-        )
-        if self._process.stdin is not None:
-            os.set_blocking(self._process.stdin.fileno(), False)
-        for guarded in self._guarded.values():
-            self._write(_announcement(guarded))
+        receiver, self._pipe = os.pipe()
+        try:
+            os.set_blocking(self._pipe, False)
+            known = "".join(_announcement(guarded) for guarded in self._guarded.values()).encode()
+            told = os.write(self._pipe, known) if known else 0
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(program)],
+                stdin=receiver,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        finally:
+            os.close(receiver)
+        if told < len(known):  # more than a pipe holds: the guard makes room while it reads
+            os.set_blocking(self._pipe, True)
+            os.write(self._pipe, known[told:])
+            os.set_blocking(self._pipe, False)
 
     def step(self) -> None:
         """Start the guard again if it died, and tell it everything again."""
@@ -85,11 +95,11 @@ class Guard:
         self._write(_announcement(guarded))
 
     def _write(self, lines: str) -> None:
-        if self._process is None or self._process.stdin is None:
+        if self._process is None:
             return
         data = lines.encode()
         try:
-            complete = self._process.stdin.write(data) == len(data)
+            complete = os.write(self._pipe, data) == len(data)
         except OSError:
             complete = False
         if not complete:
@@ -100,9 +110,8 @@ class Guard:
 
     def _forget_process(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        if process is not None:
+            os.close(self._pipe)
             if process.poll() is None:
                 # It has a few searches to make; whoever started us reaps it, and init does if nobody else.
                 with contextlib.suppress(subprocess.TimeoutExpired):

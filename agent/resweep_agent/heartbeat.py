@@ -33,6 +33,10 @@ LAST_OUTPUT = 2.0
 """Seconds that the end of a run's output may take from the pipe to us."""
 LONGEST_HOLD = 0.5
 """Seconds that a heartbeat waits for a busy main thread."""
+LAST_WORDS = 3.0
+"""Seconds that the end of the agent waits for the thread to finish what it sends."""
+LAST_TRIES = 2
+"""Tries to send the output that is left at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Heart:
         self._leaving: list[_Kept] = []
         self._changed = threading.Condition()
         self._stopping = False
+        self._sending = threading.Lock()
         self._calm = threading.Event()
         self._calm.set()
         self._thread = threading.Thread(target=self._run, name="resweep-heartbeat", daemon=True)
@@ -133,12 +138,19 @@ class Heart:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-            leaving, self._leaving = self._leaving, []
+        # What the thread is sending just now must have arrived before the process ends.
+        sent_by_thread = self._sending.acquire(timeout=LAST_WORDS)
         try:
-            for kept in leaving:
-                self._send_rest(kept)
-        except StoreError as error:
-            event(_log, logging.INFO, "output-unsent", error=error)
+            for left in range(LAST_TRIES - 1, -1, -1):
+                try:
+                    self._send_leaving()
+                    return
+                except StoreError as error:
+                    if not left:
+                        event(_log, logging.INFO, "output-unsent", error=error)
+        finally:
+            if sent_by_thread:
+                self._sending.release()
 
     def step(self, now: float) -> float | None:
         """Send what is due; return when the next is due, None when nothing is kept."""
@@ -211,8 +223,12 @@ class Heart:
             with self._changed:
                 if not self._leaving:
                     return
-                kept = self._leaving.pop(0)
+                kept = self._leaving[0]
+            # It stays in the list until its output has arrived: a reply may be lost.
             self._send_rest(kept)
+            with self._changed:
+                if kept in self._leaving:
+                    self._leaving.remove(kept)
 
     def _send_rest(self, kept: _Kept) -> None:
         if kept.output is not None:
@@ -238,7 +254,8 @@ class Heart:
         while not self._stopping:
             try:
                 self._calm.wait(LONGEST_HOLD)
-                next_at = self.step(time.monotonic())
+                with self._sending:
+                    next_at = self.step(time.monotonic())
                 self._sleep(next_at)
             except Exception:
                 # A fault of ours must not end the thread: the leases of healthy runs would run out.

@@ -13,6 +13,7 @@ from support.proxy import FaultProxy, Mode, fault_proxy, load_scripts
 from support.scene import let_pass, play
 from support.servers import Server
 from support.training import Training
+from support.waiting import wait_until
 
 from resweep_scheduler.store.states import RunState
 
@@ -63,6 +64,8 @@ def test_a_lost_reply_to_an_agent_or_its_script_has_no_doubled_effect(
         scene.wait_at_gate()
         if name not in BEFORE_THE_GATE:
             proxy.cut_reply_of(name)
+        if name == "heartbeat":  # the rest may be over before the next one is due
+            wait_until(lambda: proxy.lost[name] == 1, description="the heartbeat whose reply is lost")
         training.open_gate()
         scene.wait_for_end()
 
