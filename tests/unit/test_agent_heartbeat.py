@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -11,6 +12,7 @@ from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep, pass_tim
 
 from resweep_agent.heartbeat import Beat, Heart
 from resweep_agent.link import Link
+from resweep_agent.output import OutputStream, Piece, Terminal
 from resweep_scheduler.store import Hold, RunState, Store, StoreUnavailableError
 
 INTERVAL = 10.0
@@ -130,3 +132,33 @@ def test_after_an_outage_every_lease_is_looked_at(store: Store, body: Body) -> N
     with mock.patch.object(store, "heartbeat", wraps=store.heartbeat) as heartbeat:
         body.heart.step(102.0)
     assert {call.kwargs["token"].run_id for call in heartbeat.call_args_list} == {"run0", "run1"}
+
+
+@pytest.mark.parametrize("last_words", [False, True])
+def test_output_of_a_run_that_is_over_is_sent_again_when_its_reply_was_lost(
+    store: Store, body: Body, last_words: bool
+) -> None:
+    """Nobody but the list of leaving runs knows this output: it must stay there until it arrived."""
+    body.agent.take_unconfirmed(make_offer(1))
+    output = OutputStream(-1, Path("unused"), mock.create_autospec(Terminal), "")
+    output.put_back(Piece(1, "the end\n"))
+    output.closed.set()
+    body.heart.keep("a", body.agent.run, output)
+    token = body.agent.run.token
+    body.agent.end(0)
+    body.heart.drop(token, send_output=True)
+    real = store.append_output
+    lost = [StoreUnavailableError("lost")]
+
+    def append_output(*arguments: object, **more: object) -> object:
+        if lost:
+            raise lost.pop()
+        return real(*arguments, **more)  # type: ignore[arg-type]
+
+    with mock.patch.object(store, "append_output", side_effect=append_output):
+        if last_words:
+            body.heart.close()
+        else:
+            body.heart.step(100.0)
+            body.heart.step(101.0)
+    assert [chunk.text for chunk in store.output(token.run_id)] == ["the end\n"]

@@ -1,0 +1,29 @@
+"""The agent's side of the guard."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from unittest import mock
+
+from resweep_agent import guard
+from resweep_scheduler.store import ClaimToken
+
+TOKEN = ClaimToken("run0", 1, "session.1")
+
+
+def test_what_a_new_guard_must_know_lies_in_its_pipe_before_it_exists() -> None:
+    """The agent may be killed between the start of the guard and its next line of code."""
+    heard: list[bytes] = []
+
+    def start(*arguments: object, stdin: int, **more: Any) -> mock.Mock:
+        heard.append(os.read(stdin, 65536))
+        return mock.Mock(pid=1, poll=lambda: None)
+
+    with mock.patch("resweep_agent.guard.subprocess.Popen", side_effect=start):
+        ours = guard.Guard()
+        ours.expect(TOKEN)
+        ours.launched(TOKEN, 4711)
+        ours.start()
+        ours.close()
+    assert heard == [b"+ run0 1:session.1\n= 1:session.1 4711\n"]
