@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import processes
 from support.servers import Server, private_server
 from support.waiting import wait_until
@@ -16,6 +17,12 @@ from support.waiting import wait_until
 from resweep_scheduler.service.server import default_home, server_status, stop_server
 
 processes.adopt_orphans()
+
+# No test is a race against the clock, of a busy machine least of all. CI tries the same examples each time, so that a
+# change is judged by what it changed; on a laptop there are new ones in every run.
+settings.register_profile("resweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("resweep"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "resweep")
 
 
 @pytest.fixture(autouse=True)
