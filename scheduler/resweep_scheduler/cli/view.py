@@ -124,6 +124,8 @@ def _details(event: Event, monitor: Monitor) -> str:
         parts.append(how)
     if event.kind in ("preempted", "retried"):
         parts.append("on the run queue")
+    if event.kind in ("preempting", "preempted") and (reason := event.data.get("reason")):
+        parts.append(f"({reason})")
     if event.kind not in ("preempting", "preempted", "retried") and monitor.planned:
         parts.append(f"[{monitor.progress().done}/{monitor.planned}]")
     return "  ".join(parts)
