@@ -118,8 +118,8 @@ def test_every_kind_of_event_is_told_in_one_line(told: Story, capsys: pytest.Cap
     events = told.store.events(told.sweep_id)
     lines = [line.plain for event in events if (line := story(event, monitor)) is not None]
     text = "\n".join(lines)
-    told_of = ("preempting (script)", "on the run queue", "crashed", "retried", "attempt 2 on box-0", "running → paused")
-    for part in told_of:
+    known = ("preempting (script)", "on the run queue", "crashed", "retried", "attempt 2 on box-0", "running → paused")
+    for part in known:
         assert part in text
     View(monitor).update(events)
     assert capsys.readouterr().out.splitlines() == [line.rstrip("\n") for line in lines]
