@@ -91,7 +91,15 @@ class Asker:
         past = []
         if self._search.needs_runs:
             past = [
-                PastRun(index=record.index, params=dict(record.params), state=record.state.value, value=record.metric)
+                PastRun(
+                    index=record.index,
+                    params=dict(record.params),
+                    state=record.state.value,
+                    value=record.metric,
+                    last=record.last,
+                    values=record.values,
+                    stopped=record.stopped,
+                )
                 for record in self._read_runs()
             ]
         try:

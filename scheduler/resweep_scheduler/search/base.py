@@ -16,11 +16,13 @@ class PastRun:
     """What a search may know of a run that was proposed before.
 
     Attributes:
-        index: The index under which it was proposed.
+        index: The index under which it was proposed; below 0 for runs of before the sweep (prior runs).
         params: Its parameters, nested as they were proposed.
         state: Its run state; a preempted run is still open and not done.
         value: Best finite value of the metric so far; None if there is none.
         last: Last finite value of the metric; None if there is none.
+        values: Last finite value of each of several metrics, in the order of the config; empty with one metric.
+        stopped: Whether early termination ended it: its values count, as those of a trial that was pruned.
     """
 
     index: int
@@ -28,6 +30,8 @@ class PastRun:
     state: str
     value: float | None
     last: float | None = None
+    values: tuple[float | None, ...] = ()
+    stopped: bool = False
 
 
 class Search(ABC):

@@ -48,18 +48,34 @@ _QUANTISED = QUniform | QLogUniform | QLogUniformValues | QNormal | QLogNormal |
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A parameter exists only where another one, with choices, took one of them.
+
+    Attributes:
+        dimension: Name of the dimension with the choices.
+        choice: Index of the choice.
+    """
+
+    dimension: str
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dimension:
     """One parameter with values of its own, wherever it is nested.
 
     Attributes:
-        name: Full name; dots join the names of groups.
-        path: The names of the groups around it, then its own.
+        name: Full name, unique among all dimensions; dots join the names of groups.
+        path: The names of the groups around it, then its own: where its value stands in a point. Dimensions of
+            different choices may share a path.
         parameter: Its kind and bounds.
+        conditions: All must hold for it to exist; outermost first. Empty: it always exists.
     """
 
     name: str
     path: tuple[str, ...]
     parameter: Parameter
+    conditions: tuple[Condition, ...] = ()
 
 
 def dimensions_of(parameters: Mapping[str, Parameter]) -> list[Dimension]:

@@ -239,7 +239,10 @@ class SearchRecord:
     index: int
     params: Mapping[str, Any]
     state: RunState
-    metric: float | None
+    metric: float | None  # best finite value of the sweep's metric
+    last: float | None = None  # last finite value of it
+    values: tuple[float | None, ...] = ()  # last finite value of each of several metrics
+    stopped: bool = False  # early termination ended it
 
 
 @dataclass(frozen=True, slots=True)
