@@ -179,6 +179,21 @@ def test_read_only_replica(desk: Desk, server: Server, tmp_path: Path) -> None:
     untouched(desk, sweep)
 
 
+def test_redis_that_is_too_old(desk: Desk, server: Server, tmp_path: Path) -> None:
+    """A copy of the sweep on a server that knows no scripts, as Redis before 2.6."""
+    sweep = desk.create(GRID)
+    with server.client() as client:
+        client.config_set("repl-diskless-sync-delay", "0")
+    no_scripts = ["--rename-command", "EVAL", "", "--rename-command", "EVALSHA", ""]
+    copying = ["--replicaof", "127.0.0.1", str(server.port)]
+    with private_server(tmp_path, extra=[*copying, *no_scripts]) as old:
+        with old.client() as client:
+            wait_until(lambda: client.exists("resweep:sweeps"), description="the copy of the sweep")
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        assert "use Redis 6.2 or later" in error_line(desk.agent(sweep, "--url", old.url, code=REFUSED))
+    untouched(desk, sweep)
+
+
 def test_redis_of_debian_works_too(desk: Desk, tmp_path: Path) -> None:
     with private_server(tmp_path, binary=require("redis-server")) as redis_server:
         url = {"RESWEEP_URL": redis_server.url}
