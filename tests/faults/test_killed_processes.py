@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import processes
 from support.agents import thaw, wait_for_death
-from support.scene import PATIENCE, play
+from support.scene import PATIENCE, Scene, play
 from support.servers import Server
 from support.training import Training
 
@@ -21,6 +21,16 @@ from resweep_scheduler.store.states import RunState
 def training(tmp_path: Path) -> Training:
     """Six steps, with a gate before the fourth."""
     return Training(tmp_path / "trace", steps=6, gate_step=3)
+
+
+def let_another_agent_finish(scene: Scene, training: Training) -> None:
+    """The agents before are gone; a new one takes the run, goes on with it and ends it."""
+    scene.agents.all.clear()
+    scene.agents.start("two")
+    scene.wait_at_gate(attempt=2)
+    training.open_gate()
+    scene.wait_for_end()
+    scene.check()
 
 
 def test_a_script_that_is_killed_has_crashed_and_is_retried_from_its_checkpoint(
@@ -159,12 +169,7 @@ def test_a_notice_lets_a_script_save_and_puts_its_run_on_the_run_queue(
         assert not processes.alive(first.pid)
         scene.check(complete=False)
 
-        scene.agents.all.clear()
-        scene.agents.start("two")
-        scene.wait_at_gate(attempt=2)
-        training.open_gate()
-        scene.wait_for_end()
-        scene.check()
+        let_another_agent_finish(scene, training)
         assert [row.attempt for row in scene.store.history(first.run_id)] == [1, 1, 1, 2, 2, 2]
 
 
@@ -179,12 +184,7 @@ def test_a_notice_to_a_script_that_does_not_save_puts_its_run_on_the_run_queue_a
         (run,) = scene.wait_for_runs(RunState.PREEMPTED)
         assert (run.exit_code, run.signal) == (None, signal.SIGTERM)
 
-        scene.agents.all.clear()
-        scene.agents.start("two")
-        scene.wait_at_gate(attempt=2)
-        training.open_gate()
-        scene.wait_for_end()
-        scene.check()
+        let_another_agent_finish(scene, training)
         assert [row.attempt for row in scene.store.history(first.run_id)] == [2] * 6
 
 

@@ -9,8 +9,7 @@ import pytest
 from redis import Redis
 from support.calls import CALLS, LEASE_MS, Stage
 from support.dump import dump_keys
-from support.proxy import FaultProxy, fault_proxy, load_scripts
-from support.servers import Server
+from support.proxy import FaultProxy
 from support.waiting import wait_until
 
 from resweep_scheduler.store import ClaimOutcome, Scope, Store, StoreUnavailableError, connect
@@ -21,19 +20,6 @@ GIVES_UP = 0.3
 
 FENCED = sorted(set(CALLS) - {"set_sweep_state", "remove_runs"})
 """A late word of a person is still his word: those two carry no token and are executed when they come."""
-
-
-@pytest.fixture
-def client(shared_server: Server) -> Iterator[Redis]:
-    with shared_server.client() as client:
-        load_scripts(client)
-        yield client
-
-
-@pytest.fixture
-def proxy(shared_server: Server) -> Iterator[FaultProxy]:
-    with fault_proxy(shared_server.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

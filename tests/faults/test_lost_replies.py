@@ -9,8 +9,7 @@ import pytest
 from redis import Redis
 from support.calls import CALLS, LEASE_MS, Stage
 from support.dump import dump_keys
-from support.proxy import FaultProxy, fault_proxy, load_scripts, script_names
-from support.servers import Server
+from support.proxy import FaultProxy, script_names
 
 from resweep_scheduler.store import (
     ClaimRequest,
@@ -19,19 +18,6 @@ from resweep_scheduler.store import (
     StoreUnavailableError,
     connect,
 )
-
-
-@pytest.fixture
-def client(shared_server: Server) -> Iterator[Redis]:
-    with shared_server.client() as client:
-        load_scripts(client)
-        yield client
-
-
-@pytest.fixture
-def proxy(shared_server: Server) -> Iterator[FaultProxy]:
-    with fault_proxy(shared_server.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

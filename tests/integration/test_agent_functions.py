@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.agents import wait_for_death
+from support.children import HELPERS
 from support.servers import Server
 from support.waiting import wait_until
 
@@ -20,27 +21,17 @@ from resweep.errors import CommError, UsageError
 from resweep.sweeps import agent, sweep
 from resweep_scheduler.store import Run, RunState, Scope, Store, open_store
 
-HEAD = """
-import json, logging, os, signal, sys, time
-from pathlib import Path
+HEAD = (
+    HELPERS
+    + """
+import logging
 from resweep.sweeps import agent, sweep
 logging.basicConfig(level="INFO")
-
-def trace(name, **facts):
-    part = Path(f".{name}")
-    part.write_text(json.dumps({"pid": os.getpid(), **facts}))
-    part.rename(f"{name}.json")
-
-def wait_for(name, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not Path(name).exists():
-        if time.monotonic() > deadline:
-            sys.exit(f"waited {seconds} s for {name}")
-        time.sleep(0.01)
 
 sweep_id = sweep({"method": "grid", "parameters": {"a": {"values": [0, 1, 2]}}})
 Path("sweep").write_text(sweep_id)
 """
+)
 
 
 @contextmanager

@@ -17,12 +17,9 @@ from support.agents import Agents, agents_of
 from support.servers import Server
 from support.waiting import wait_until
 
-PRELUDE = """
+HELPERS = """
 import json, os, signal, sys, time
 from pathlib import Path
-params = json.loads(sys.argv[1])
-attempt = int(os.environ["RESWEEP_ATTEMPT"])
-run_id = os.environ["WANDB_RUN_ID"]
 
 def trace(name, **facts):
     part = Path(f".{name}.{os.getpid()}")
@@ -35,12 +32,22 @@ def wait_for(name, seconds=30):
         if time.monotonic() > deadline:
             sys.exit(f"waited {seconds} s for {name}")
         time.sleep(0.01)
+"""
+"""What a script tells the test, and how it waits for it."""
+
+PRELUDE = (
+    HELPERS
+    + """
+params = json.loads(sys.argv[1])
+attempt = int(os.environ["RESWEEP_ATTEMPT"])
+run_id = os.environ["WANDB_RUN_ID"]
 
 def mark():
     from resweep_scheduler.store import ClaimToken, Scope, open_store
     token = ClaimToken.decode(run_id, os.environ["RESWEEP_CLAIM"])
     open_store(os.environ["RESWEEP_URL"], Scope()).mark_preempting(token, reason="script")
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
