@@ -102,6 +102,15 @@ class OneLineErrors(click.Command):
     help="End after so long without a run. Default: when the sweep is finished.",
 )
 @click.option(
+    "--program",
+    "pinned",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="RESWEEP_PROGRAM",
+    show_envvar=True,
+    help="Execute this program and no other: refuse a sweep that names another one, whoever wrote it to Redis.",
+)
+@click.option(
     "--dir",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -115,7 +124,7 @@ class OneLineErrors(click.Command):
 @click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(package_name="resweep")
-def main(verbose: int, quiet: bool, log_format: str, **values: Any) -> None:
+def main(verbose: int, quiet: bool, log_format: str, pinned: Path | None, **values: Any) -> None:
     from resweep_agent.assembly import Work, run_agent
     from resweep_agent.launch import ProcessLauncher
     from resweep_agent.logs import configure
@@ -130,7 +139,7 @@ def main(verbose: int, quiet: bool, log_format: str, **values: Any) -> None:
             Work(
                 options=AgentOptions(**values),
                 environ=environ,
-                make_launcher=lambda config: ProcessLauncher(config, environ),
+                make_launcher=lambda config: ProcessLauncher(config, environ, pinned=pinned),
                 terminal=StandardOutput(),
             )
         )

@@ -85,17 +85,51 @@ class Launcher(Protocol):
         """Free what the launcher holds."""
 
 
-class ProcessLauncher:
-    """Launches the command of the sweep."""
+def check_pin(pinned: Path, config: SweepConfig) -> None:
+    """Make sure that a sweep executes the pinned program and nothing else.
 
-    def __init__(self, config: SweepConfig, environ: Mapping[str, str]) -> None:
+    Whoever can write to Redis can change a sweep's program and command. What stands before the program could be another
+    one, or make the interpreter execute something else; what stands after it are arguments of the program.
+
+    Raises:
+        AgentError: It does not.
+    """
+    if config.program is None or Path(config.program).resolve() != pinned.resolve():
+        raise AgentError(
+            f"this agent executes {pinned} only (--program), and the sweep's program is {config.program!r}; create the"
+            " sweep with that program, or start the agent without --program",
+            ExitCode.USAGE,
+        )
+    command = list(config.command)
+    before = command[: command.index("${program}")] if "${program}" in command else command
+    if others := [word for word in before if word not in ("${env}", "${interpreter}")]:
+        raise AgentError(
+            "an agent with --program executes commands that begin with ${program}, ${env} and ${interpreter} apart, and"
+            f" the sweep's has {others[0]!r} there; create the sweep without command:",
+            ExitCode.USAGE,
+        )
+
+
+class ProcessLauncher:
+    """Launches the command of the sweep.
+
+    Args:
+        config: Of the sweep.
+        environ: Of the agent.
+        pinned: The only program that may be launched; None for whatever the sweep names.
+    """
+
+    def __init__(self, config: SweepConfig, environ: Mapping[str, str], *, pinned: Path | None = None) -> None:
         self._config = config
         self._environ = environ
+        self._pinned = pinned
         self._interpreter = choose_interpreter(environ, sys.argv[0])
         self._needs_file = needs_args_json_file(config)
 
     def check(self) -> None:
         """Look for the program and the command before a run is taken for nothing."""
+        if self._pinned is not None:
+            check_pin(self._pinned, self._config)
         command = list(self._config.command)
         words = command[1:] if command[0] == "${env}" else command
         word = words[0] if words else "${program}"
@@ -220,10 +254,12 @@ def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
     receiver, sender = os.pipe()
 
     def wait() -> None:
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        else:
-            process.wait()
+        # Whoever polls may see the end first and take the child's status away.
+        with contextlib.suppress(ChildProcessError):
+            if hasattr(os, "waitid"):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                process.wait()
         os.close(sender)
 
     threading.Thread(target=wait, name=f"resweep-wait-{process.pid}", daemon=True).start()

@@ -6,11 +6,13 @@ import os
 import selectors
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.launch import Child, Exit, ProcessLauncher, choose_interpreter
@@ -68,6 +70,19 @@ def test_the_end_of_a_child_is_seen_and_kept(way: str, tmp_path: Path, script: s
     with launched(tmp_path, script) as child:
         assert ended(child) == how
         assert child.poll() == how
+
+
+def test_an_end_that_is_polled_before_it_is_waited_for_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without process descriptors a thread waits; here it comes only after the child's status was taken."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    waiting: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: waiting.append(thread))
+    with launched(tmp_path, "pass") as child:
+        wait_until(lambda: child.poll() is not None, description="the end of the child")
+        waiting[0].run()
+        assert os.read(child.fileno(), 1) == b""
 
 
 def test_a_signal_reaches_the_whole_group(way: str, tmp_path: Path) -> None:
@@ -177,3 +192,44 @@ def test_the_interpreter_is_the_one_that_goes_with_the_way_the_agent_was_called(
         executable(folder / "python")
     environ: Mapping[str, str] = {"PATH": str(folder)}
     assert choose_interpreter(environ, str(command)) == interpreter
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["${env}", "${interpreter}", "${program}", "${args}"],
+        ["${interpreter}", "${program}", "--quiet", "${args_no_equals}"],
+        ["${program}"],
+    ],
+)
+def test_a_pinned_program_may_have_any_arguments(tmp_path: Path, command: list[str]) -> None:
+    program = tmp_path / "train.py"
+    program.write_text("")
+    program.chmod(0o755)
+    ProcessLauncher(config(command, str(program)), os.environ, pinned=program).check()
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["${interpreter}", "-c", "print()", "${program}"], "'-c'"),
+        (["${env}", "${args}", "${interpreter}", "${program}"], r"'\${args}'"),
+        (["${env}", "PYTHONSTARTUP=x.py", "${interpreter}", "${program}"], "'PYTHONSTARTUP=x.py'"),
+        (["rm", "${args_no_hyphens}"], "'rm'"),
+    ],
+)
+def test_nothing_gets_before_a_pinned_program(tmp_path: Path, command: list[str], word: str) -> None:
+    program = tmp_path / "train.py"
+    program.write_text("")
+    with pytest.raises(AgentError, match=word) as error:
+        ProcessLauncher(config(command, str(program)), os.environ, pinned=program).check()
+    assert error.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("named", ["other.py", None])
+def test_a_pinned_agent_refuses_another_program(tmp_path: Path, named: str | None) -> None:
+    program = tmp_path / "train.py"
+    program.write_text("")
+    with pytest.raises(AgentError, match=r"executes .*train\.py only \(--program\)") as error:
+        ProcessLauncher(config(["python", "${args}"], named), os.environ, pinned=program).check()
+    assert error.value.exit_code is ExitCode.USAGE
