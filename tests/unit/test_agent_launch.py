@@ -78,7 +78,7 @@ def test_an_end_that_is_polled_before_it_is_waited_for_is_told_all_the_same(
     """Without process descriptors a thread waits; here it comes only after the child's status was taken."""
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     waiting: list[threading.Thread] = []
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: waiting.append(thread))
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: waiting.append(thread))  # noqa: PLW0108 - a builtin is no method
     with launched(tmp_path, "pass") as child:
         wait_until(lambda: child.poll() is not None, description="the end of the child")
         waiting[0].run()
