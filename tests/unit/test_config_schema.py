@@ -25,6 +25,10 @@ BEYOND_JSON_SCHEMA = {
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
     "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
     "quantised exponents overflow", "continuous in a grid",
+    "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
+    "choices without a probability", "name of a choice outside", "name of the parameter itself",
+    "names of two choices that can be taken together", "name of a choice in an outer choice",
+    "command that needs a choice", "group in two choices",
     "unknown sampler option", "wrong sampler option", "wrong sampler count",
 }  # fmt: skip
 
