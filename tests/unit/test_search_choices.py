@@ -16,7 +16,7 @@ from resweep_scheduler.config.equality import category_key
 from resweep_scheduler.config.parameters import Categorical, CategoricalWithProbabilities
 from resweep_scheduler.search import GridSearch, RandomSearch, SearchError, create_search
 from resweep_scheduler.search.encoding import Codec
-from resweep_scheduler.search.space import Condition, active, dimensions_of, nest, pick
+from resweep_scheduler.search.space import Condition, active, dimensions_of, nest, pick, value_at
 
 OPTIMIZER: dict[str, Any] = {
     "choices": {
@@ -89,6 +89,12 @@ def test_dimensions_have_names_and_conditions_of_their_own() -> None:
     kinds = {one.name: one.parameter for one in found}
     assert isinstance(kinds["m.o"], Categorical)
     assert kinds["m.o"].values == ("sgd", "adam", "lbfgs")
+
+
+def test_choices_and_groups_have_no_value_of_their_own() -> None:
+    for raw in ({"choices": {"a": None}}, {"parameters": {"b": {"value": 1}}}):
+        with pytest.raises(TypeError, match="only dimensions have values of their own"):
+            value_at(sweep({"o": raw}).parameters["o"], 0.5)
 
 
 def test_a_parameter_with_choices_is_drawn_and_counted_as_one_with_values() -> None:
