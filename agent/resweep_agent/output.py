@@ -213,10 +213,12 @@ class OutputPump:
         """End the thread, after what is there has been read."""
         self._order("close", None)
         self._thread.join(timeout)
+        os.close(self._wake_sender)
 
     def _order(self, what: str, stream: OutputStream | None) -> None:
         self._orders.append((what, stream))
-        with contextlib.suppress(BlockingIOError):
+        # The thread may see the order before it is woken; if that was the last one, nobody reads the pipe any more.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._wake_sender, b"!")
 
     def _run(self) -> None:
@@ -226,7 +228,6 @@ class OutputPump:
         finally:
             self._selector.close()
             os.close(self._wake_receiver)
-            os.close(self._wake_sender)
 
     def _step(self) -> bool:
         for key, _ in self._selector.select():

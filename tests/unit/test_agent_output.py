@@ -135,3 +135,20 @@ def test_text_that_could_not_be_sent_comes_before_what_follows(tmp_path: Path) -
     assert [stream.take_tail(), stream.take_tail()] == [piece, Piece(2, "two")]
     stream.finish()
     os.close(sender)
+
+
+def test_the_thread_may_see_that_it_is_to_end_before_it_is_woken(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pump = OutputPump(screen)
+    pump.start()
+    write = os.write
+
+    def late(descriptor: int, data: bytes) -> int:
+        if descriptor == pump._wake_sender:
+            write(descriptor, data)  # somebody else's order wakes the thread
+            pump._thread.join(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", late)
+    pump.close()

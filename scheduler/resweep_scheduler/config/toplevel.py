@@ -85,6 +85,8 @@ class Draft:
     checkpoint: Checkpoint | None = None
     search: SearchOptions | None = None
     warnings: list[str] = field(default_factory=list)
+    written: Mapping[str, object] = field(default_factory=dict)
+    """The parameters as they were written, faulty ones too."""
     misspelt: set[str] = field(default_factory=set)
     """Keys that are missing because another key was meant to be them; that is reported already."""
 
@@ -100,6 +102,7 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
         draft.method = _read_method(raw, log)
     if "parameters" in raw:
         draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
+        draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
     elif "parameters" not in draft.misspelt:
         log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
     for name, model in SECTIONS.items():
