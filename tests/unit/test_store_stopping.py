@@ -9,30 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checks import check_promises
-from support.stopping import hyperband_stops, percentile_stops
+from support.stopping import agents_of, hyperband, log_against_model, stopped
 from support.stores import HYPERBAND, MEDIAN, SWEEP, Agent, Clock, fake_store, lose_lease, make_offer, make_sweep
 
 from resweep_scheduler.store import EndRequest, Hold, LatestValue, RunState, Store
-
-
-def hyperband(*bands: int, eta: float = 3.0, strict: bool = False, sign: int = 1) -> dict[str, Any]:
-    return {"type": "hyperband", "sign": sign, "bands": list(bands), "eta": eta, "strict": strict}
-
-
-def agents_of(store: Store, number: int, rule: dict[str, Any], **settings: Any) -> list[Agent]:
-    """Agents that own one run each of a sweep with this rule."""
-    make_sweep(store, stopping=rule, **settings)
-    store.add_runs(SWEEP, make_offer(number, exhausted=True))
-    agents = [Agent(store, f"a{index}") for index in range(number)]
-    for agent in agents:
-        agent.take()
-    return agents
-
-
-def stopped(store: Store) -> list[str]:
-    """The runs that were told to end, in the order in which that happened."""
-    return [event.run_id or "" for event in store.events(SWEEP) if event.kind == "stop"]
-
 
 # Hyperband: which runs stay.
 
@@ -449,32 +429,9 @@ RULES = st.one_of(
 @settings(max_examples=40)
 @given(rule=RULES, seed=st.integers(0, 10**6), few=st.booleans())
 def test_runs_are_stopped_as_by_the_model(rule: dict[str, Any], seed: int, few: bool) -> None:
-    """Eight runs log side by side, some in batches, and some finish: each value is judged as the model does."""
-    dice = random.Random(seed)
+    """The same on a real server: tests/integration/test_stopping.py."""
     store = fake_store()
-    agents = agents_of(store, 8, rule)
-    curves: list[list[float]] = [[] for _ in agents]
-    finished: list[list[float]] = []
-    alive, expected = set(range(8)), []
-    while alive:
-        index = dice.choice(sorted(alive))
-        agent, curve = agents[index], curves[index]
-        batch = [dice.choice([1.0, 2.0, 3.0]) if few else dice.gauss(0, 1) for _ in range(dice.randint(1, 3))]
-        agent.log_values(*batch, first_step=len(curve), first_seq=len(curve) + 1)
-        weak = False
-        for value in batch:
-            curve.append(value)
-            if "bands" in rule:
-                weak = weak or hyperband_stops(rule, curve, curves)
-            else:
-                weak = weak or percentile_stops(rule, curve, finished, number_finished=len(finished))
-        if weak:
-            expected.append(f"run{index}")
-        if weak or len(curve) >= 8:
-            alive.remove(index)
-            agent.end(None if weak else 0, killed=weak)
-            finished += [] if weak else [curve]
-    assert stopped(store) == expected
+    log_against_model(store, agents_of(store, 8, rule), rule, random.Random(seed), few=few)
     check_promises(store, SWEEP)
 
 
