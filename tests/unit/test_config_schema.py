@@ -25,7 +25,9 @@ BEYOND_JSON_SCHEMA = {
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
     "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
     "quantised exponents overflow", "continuous in a grid",
-    "unknown sampler option", "wrong sampler option", "wrong sampler count",
+    "unknown sampler option", "wrong sampler option", "wrong sampler count", "unknown pruner", "unknown pruner option",
+    "wrong pruner option", "refused pruner option", "missing pruner option", "pruner without limits",
+    "wrapped pruner without a name", "unknown wrapped pruner", "pruner option is a fraction", "pruner option is a word",
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
             raise PrunerError(
                 "options", f"has no option {option!r} for {name}", f"The options are: {', '.join(allowed)}."
             )
-        _check_type(option, value, str(allowed[option].annotation))
+        _check_type(option, value, allowed[option].annotation)
     given = dict(options)
     missing = [
         option
@@ -77,20 +77,26 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             made: BasePruner = pruner(**given)
     except (TypeError, ValueError) as error:
-        raise PrunerError("options", f"must be what {CLASSES[name]} takes: {error}", "Change the option.") from None
+        raise PrunerError(
+            "options", f"must be what {CLASSES[name]} takes: {str(error).rstrip('.')}", "Change them."
+        ) from None
     return made
 
 
 def _wrapped(given: Any) -> BasePruner | None:
     if given is None:
         return None
-    if "pruner" not in given or set(given) - {"pruner", "options"}:
+    if not isinstance(given.get("pruner"), str) or not isinstance(given.get("options", {}), dict):
         raise PrunerError("options", "has wrapped_pruner, which names a pruner", "Write {pruner: median, options: {}}.")
-    return make_pruner(given["pruner"], given.get("options") or {})
+    try:
+        return make_pruner(given["pruner"], given.get("options", {}))
+    except PrunerError as error:
+        raise PrunerError("options", f"has wrapped_pruner, whose {error.key} {error.rule}", error.cure) from None
 
 
-def _check_type(option: str, value: Any, annotation: str) -> None:
-    names = [name.strip() for name in annotation.strip("'\"").split("|")]
+def _check_type(option: str, value: Any, annotation: Any) -> None:
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    names = [name.strip() for name in text.strip("'\"").split("|")]
     types = tuple(kind for name in names for kind in _TYPES.get(name, (object,)))
     if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
         wanted = " or ".join("{pruner, options}" if name == "BasePruner" else name for name in names)
