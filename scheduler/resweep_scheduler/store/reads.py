@@ -270,7 +270,7 @@ def decode_point(text: str) -> CurvePoint:
 
 def _decode_search_record(index: int, params: dict[str, Any], fields: Sequence[str | None]) -> SearchRecord:
     state, metric, values, pruned = fields
-    latest = tuple(float(found["value"]) if found else None for found in json.loads(values)) if values else ()
+    latest = tuple(float(found[0]) if found else None for found in json.loads(values)) if values else ()
     return SearchRecord(
         index=index,
         params=params,

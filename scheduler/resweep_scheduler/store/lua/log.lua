@@ -34,16 +34,16 @@ if accepted > 0 then redis.call('HSET', key, 'seq', int(seq), 'step', int(step))
 redis.call('HSET', key, 'heard', int(now))
 if given(args.summary) and not late then redis.call('SET', run_key(rid, 'summary'), args.summary) end
 
--- The last value of each metric. What rows say counts; only where they never said anything, the summary does.
+-- The last value of each metric, and 1 if a row said it. Only where rows never said anything, the summary counts.
 if given(args.latest) then
   local text = redis.call('HGET', key, 'values')
   local values = text and cjson.decode(text) or {}
   for i, found in ipairs(args.latest) do
     values[i] = values[i] or false
     local number = found and found[1]
-    local of_summary = number == 0 and not late and not (values[i] and values[i].logged)
+    local of_summary = number == 0 and not late and not (values[i] and values[i][2] == 1)
     local of_new_row = number and number > 0 and args.first_seq + number - 1 > known
-    if of_summary or of_new_row then values[i] = { value = found[2], logged = of_new_row } end
+    if of_summary or of_new_row then values[i] = { found[2], of_summary and 0 or 1 } end
   end
   redis.call('HSET', key, 'values', cjson.encode(values))
 end
