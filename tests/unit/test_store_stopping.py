@@ -204,7 +204,18 @@ def test_last_rows_of_a_script_that_is_over_stop_nothing(store: Store) -> None:
     first, second = agents_of(store, 2, HYPERBAND)
     first.log_values(0.1)
     assert store.log(second.run.token, first_seq=1, rows=[(0, "{}", 0.9)], final=True).stop == ""
+    assert second.heartbeat().stop == ""
+    assert store.prune_run(second.run.token, iteration=1, reason="weak").stop == ""
     check_promises(store, SWEEP, complete=False)
+
+
+def test_script_that_begins_again_in_its_attempt_is_judged_again(store: Store) -> None:
+    first, second = agents_of(store, 2, HYPERBAND)
+    first.log_values(0.1)
+    token = second.run.token
+    store.log(token, first_seq=1, rows=[(0, "{}", 0.9)], final=True)
+    store.init_run(run_id=token.run_id, resume="allow", nonce=token.nonce, attempt=token.attempt)
+    assert second.heartbeat().stop != ""
 
 
 @pytest.mark.parametrize("preempting", [True, False])

@@ -19,6 +19,10 @@ local seq, step, accepted = known, tonumber(run.step), 0
 local late = #args.rows > 0 and args.first_seq + #args.rows - 1 < seq
 local rule = stopping_rule(run.sweep)
 if hold == 'owner' then confirm(rid, run) end
+if args.final and hold == 'owner' then
+  run.over = '1'
+  redis.call('HSET', key, 'over', run.over)
+end
 for i, row in ipairs(args.rows) do
   if args.first_seq + i - 1 > seq then
     redis.call('XADD', run_key(rid, 'history'), '*', 'step', int(row[1]), 'attempt', int(args.attempt), 'row', row[2])
@@ -26,7 +30,7 @@ for i, row in ipairs(args.rows) do
     if not step or row[1] > step then step = row[1] end
     if rule then
       local iteration, best = draw_point(run.sweep, rid, run, rule, row[1], row[3])
-      if iteration and hold == 'owner' and not args.final then judge(rid, run, rule, iteration, best) end
+      if iteration and hold == 'owner' then judge(rid, run, rule, iteration, best) end
     end
   end
 end
