@@ -118,7 +118,7 @@ class Bench:
                 slots=slots,
             ),
             launcher=self.launcher,
-            asker=Asker(SWEEP, config, read_runs=lambda: store.search_runs(SWEEP)),
+            asker=Asker(store, SWEEP, config, session="abcd", wake=wakeup.wake),
             heart=heart,
             guard=Guard(),
             pump=pump,

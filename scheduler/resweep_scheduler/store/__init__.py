@@ -10,6 +10,7 @@ from resweep_scheduler.store.errors import (
     IllegalTransitionError,
     InvalidNameError,
     InvalidUrlError,
+    RunIdTakenError,
     StoreError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -28,6 +29,8 @@ from resweep_scheduler.store.keys import (
 )
 from resweep_scheduler.store.records import (
     AgentRecord,
+    AskAnswer,
+    AskOutcome,
     Checkpoint,
     ClaimAnswer,
     ClaimedRun,
@@ -61,6 +64,8 @@ __all__ = [
     "DEFAULT_PROJECT",
     "AgentRecord",
     "AgentReplacedError",
+    "AskAnswer",
+    "AskOutcome",
     "Checkpoint",
     "ClaimAnswer",
     "ClaimOutcome",
@@ -83,6 +88,7 @@ __all__ = [
     "Offer",
     "OutputChunk",
     "Run",
+    "RunIdTakenError",
     "RunMeta",
     "RunState",
     "Scope",

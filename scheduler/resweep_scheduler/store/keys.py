@@ -12,6 +12,9 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:seen       zset    agent id → last seen, ms
     sweep:<sid>:events     stream  every transition in order: kind, run, attempt, agent, before, after, data
     sweep:<sid>:wake       list    wake-up tokens for idle agents (expires)
+    sweep:<sid>:asking     string  the session that computes the next suggestions (expires)
+    sweep:<sid>:askers     zset    agent id → when it began to wait for suggestions, ms (expires)
+    sweep:<sid>:service    string  a search service looks after the sweep (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
     run:<rid>              hash    state, attempt, nonce, agent, step, metric, times, exit status

@@ -52,12 +52,32 @@ class Offer:
     """Suggestions that were computed ahead, used by ``claim`` only when run queue and ready list are empty.
 
     ``first_index`` must be the sweep's next index, else the offer is not used. ``exhausted`` says that the search has
-    nothing after these runs.
+    nothing after these runs. ``asker`` is the session that took the right to ask, which ends with this offer.
     """
 
     first_index: int
     runs: tuple[NewRun, ...]
     exhausted: bool = False
+    asker: str = ""
+
+
+class AskOutcome(StrEnum):
+    """What becomes of an agent that found no run and may ask the search."""
+
+    ASK = "ask"  # compute suggestions, for all that wait
+    CLAIM = "claim"  # there are runs by now, or the search is over: claim again
+    HAND_OVER = "hand_over"  # call the search service, and wait
+    WAIT = "wait"  # somebody else computes
+
+
+@dataclass(frozen=True, slots=True)
+class AskAnswer:
+    """Answer to ``begin_asking``."""
+
+    outcome: AskOutcome
+    wanted: int = 1  # runs that are waited for
+    next_index: int = 0  # where the search goes on
+    served: bool = False  # a search service looks after the sweep
 
 
 class ClaimOutcome(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resweep_scheduler.store.asking import AskingTransitions
 from resweep_scheduler.store.attempts import AttemptTransitions
 from resweep_scheduler.store.connect import connect
 from resweep_scheduler.store.errors import UnknownSweepError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from resweep_scheduler.store.connect import Client
 
 
-class Store(SweepTransitions, AttemptTransitions, HistoryTransitions):
+class Store(SweepTransitions, AttemptTransitions, AskingTransitions, HistoryTransitions):
     """A project's sweeps and runs in Redis.
 
     A store may be shared by threads; each call takes a connection from the client's pool.
