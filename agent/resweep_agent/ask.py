@@ -25,8 +25,6 @@ LARGEST_BATCH = 16
 """Runs in one offer at most, when many agents ask at once."""
 LARGEST_ANSWER = 64
 """Runs that one agent computes at most, for all that wait."""
-LIGHT_METHODS = ("grid", "random")
-"""Methods that need no earlier runs, and no libraries that are heavy to load."""
 SERVICE_PATIENCE = 3.0
 """Seconds for which agents wait for a search service before they ask themselves."""
 HOLD = 3.0
@@ -56,6 +54,8 @@ class Asker:
         wake: Callable[[], None],
         next_index: int = 0,
     ) -> None:
+        from resweep_scheduler.search.suggester import LIGHT_METHODS
+
         self._next_index = next_index
         self._offer: Offer | None = None
         self._ready = 0

@@ -219,6 +219,17 @@ def _begin_asking(stage: Stage) -> Call:
     )
 
 
+def _note_deliveries(stage: Stage) -> Call:
+    def note(store: Store, before: str, after: str) -> bool:
+        return store.note_deliveries(stage.sweep_id, before=before, after=after, deliveries=[f"{after}/0"])
+
+    return Call(
+        lambda store: note(store, "", "1-0"),
+        lambda noted: noted is True,
+        lambda: (note(stage.store, "", "1-0"), note(stage.store, "1-0", "2-0")),
+    )
+
+
 def _create_sweep(stage: Stage) -> Call:
     sweep_id = new_id()
 
@@ -339,6 +350,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "leave": _leave,
     "log": _log,
     "mark_preempting": _mark_preempting,
+    "note_deliveries": _note_deliveries,
     "release": _release,
     "remove_runs": _remove_runs,
     "retry_run": _retry_run,

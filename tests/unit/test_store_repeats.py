@@ -86,6 +86,12 @@ def hand_the_asking_over(store: Store, clock: Clock) -> Call:
     return lambda: store.begin_asking(SWEEP, session="s", service=True, hold_ms=60_000)
 
 
+@calls("note_deliveries")
+def note_two_deliveries(store: Store, clock: Clock) -> Call:
+    make_sweep(store)
+    return lambda: store.note_deliveries(SWEEP, before="", after="5-0", deliveries=["1-0/0", "5-0/0"])
+
+
 @calls("claim")
 def claim_a_ready_run(store: Store, clock: Clock) -> Call:
     request = begin_run(store).request()

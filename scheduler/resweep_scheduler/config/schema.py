@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
+from resweep_scheduler.config.webhooks import Webhook
 
 # Kinds that are recognised by their other keys; all others must be named.
 _INFERRED: Final = ("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform")
@@ -71,9 +72,16 @@ def _properties() -> Schema:
             "properties": {"type": {"enum": ["local", "cloud"]}},
             "description": "Ignored.",
         },
+        "webhooks": {"type": "array", "items": _webhook()},
         **sections,
         **simple,
     }
+
+
+def _webhook() -> Schema:
+    schema = _model_schema(Webhook)
+    schema["properties"]["url"]["pattern"] = "^https?://[^/]"
+    return schema
 
 
 def _model_schema(model: type[BaseModel]) -> Schema:

@@ -11,6 +11,8 @@ from resweep_scheduler.search.identity import run_id_for
 from resweep_scheduler.store.errors import RunIdTakenError
 from resweep_scheduler.store.records import NewRun, Offer, SearchRecord
 
+LIGHT_METHODS = ("grid", "random")
+"""Methods that need no earlier runs, and no libraries that are heavy to load: every agent asks for itself."""
 RENAMES = 32
 """An offer whose run ids are taken is made that often under other ids."""
 

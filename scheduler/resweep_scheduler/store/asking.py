@@ -7,7 +7,8 @@ from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
 from resweep_scheduler.store.errors import UnknownSweepError
-from resweep_scheduler.store.records import AskAnswer, AskOutcome
+from resweep_scheduler.store.records import AskAnswer, AskOutcome, Demand
+from resweep_scheduler.store.states import SweepState
 
 
 class AskingTransitions(StoreBase):
@@ -44,6 +45,27 @@ class AskingTransitions(StoreBase):
         return AskAnswer(
             AskOutcome(answer["outcome"]), int(answer["wanted"]), int(answer["next_index"]), bool(answer["served"])
         )
+
+    def demand(self, sweep_id: str, *, seen_since: int) -> Demand | None:
+        """What a search service must know to keep a sweep supplied; None when there is no such sweep.
+
+        Args:
+            seen_since: Agents count that were seen at this time (ms on the Redis clock) or later.
+        """
+        key = self.keys.sweep
+
+        def fill(pipe: Any) -> None:
+            pipe.hmget(key(sweep_id), ["state", "closed", "next_index", "run_cap"])
+            pipe.llen(key(sweep_id, "ready"))
+            pipe.zcard(key(sweep_id, "askers"))
+            pipe.zcount(key(sweep_id, "seen"), seen_since, "+inf")
+
+        (state, closed, next_index, run_cap), ready, waiting, agents = self._read(fill)
+        if state is None:
+            return None
+        left = int(run_cap or 0) - int(next_index) if int(run_cap or 0) else None
+        working = SweepState(state) in (SweepState.PENDING, SweepState.RUNNING)
+        return Demand(working and not closed, int(ready), int(waiting), int(agents), left)
 
     def announce_service(self, sweep_ids: Sequence[str], *, name: str, ttl_ms: int) -> None:
         """Says for a while that a search service looks after these sweeps."""

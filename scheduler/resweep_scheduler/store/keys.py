@@ -17,6 +17,7 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:service    string  a search service looks after the sweep (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
+    sweep:<sid>:hooks      hash    cursor in the events; delivery of a webhook → when it is due, how often it failed
     run:<rid>              hash    state, attempt, nonce, agent, step, metric, times, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
     run:<rid>:meta         hash    name, group, notes, tags

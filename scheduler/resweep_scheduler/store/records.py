@@ -80,6 +80,17 @@ class AskAnswer:
     served: bool = False  # a search service looks after the sweep
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How a sweep is supplied with suggested runs."""
+
+    is_open: bool  # agents get new runs
+    ready: int  # suggested runs not yet claimed
+    waiting: int  # agents (slots) that wait for the search
+    agents: int  # agents (slots) that were seen lately
+    left: int | None  # runs up to the cap, None without one
+
+
 class ClaimOutcome(StrEnum):
     """What a claim came to."""
 
@@ -342,6 +353,15 @@ class Event:
     before: str  # state before
     after: str  # state after
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook that is to be called for one event."""
+
+    delivery_id: str  # "<event id>/<target>"
+    due: int  # ms
+    tries: int  # that have failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from resweep_scheduler.store.asking import AskingTransitions
 from resweep_scheduler.store.attempts import AttemptTransitions
 from resweep_scheduler.store.connect import connect
+from resweep_scheduler.store.deliveries import DeliveryTransitions
 from resweep_scheduler.store.errors import UnknownSweepError
 from resweep_scheduler.store.history import HistoryTransitions
 from resweep_scheduler.store.keys import SWEEP_INDEX, Scope
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from resweep_scheduler.store.connect import Client
 
 
-class Store(SweepTransitions, AttemptTransitions, AskingTransitions, HistoryTransitions):
+class Store(SweepTransitions, AttemptTransitions, AskingTransitions, DeliveryTransitions, HistoryTransitions):
     """A project's sweeps and runs in Redis.
 
     A store may be shared by threads; each call takes a connection from the client's pool.
