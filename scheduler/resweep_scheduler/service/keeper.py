@@ -67,19 +67,21 @@ class Keeper:
             return self._fixed
         return 0 if demand.agents <= 1 else min(self._ahead, demand.agents)
 
-    def supply(self, demand: Demand) -> int:
+    def supply(self, *, seen_since: int) -> int:
         """Suggest what is missing; returns how many runs were suggested.
+
+        Args:
+            seen_since: See `Store.demand`.
 
         Raises:
             SearchError: The search cannot propose anything.
-            StoreError: Redis does not answer, or refuses.
+            StoreError: Redis does not answer, or refuses, or has no such sweep.
         """
-        with self._lock:
-            return self._supply(demand)
+        with self._lock:  # the demand belongs inside: what another thread has supplied is not missing any more
+            demand = self._store.demand(self._sweep_id, seen_since=seen_since)
+            return self._supply(demand) if demand.is_open else 0
 
     def _supply(self, demand: Demand) -> int:
-        if not demand.is_open:
-            return 0
         self._adapt(demand)
         # Those who wait come first; what is to be ready for later is a question of its own.
         missing = max(0, demand.waiting - demand.ready) or self.ahead_of(demand) - max(0, demand.ready - demand.waiting)
@@ -90,8 +92,8 @@ class Keeper:
         begun = self._store.begin_asking(
             self._sweep_id, session=self._session, hold_ms=round(self._hold * 1000), service=True
         )
-        if begun.outcome is not AskOutcome.ASK:
-            return 0
+        if begun.outcome is not AskOutcome.ASK or begun.next_index != demand.next_index:
+            return 0  # somebody else computes, or has done so since we looked
         started = self._clock()
         offer = self._suggester.compute(begun.next_index, min(missing, LARGEST_OFFER), asker=self._session)
         self._suggester.deliver(lambda made: self._store.add_runs(self._sweep_id, made), offer)

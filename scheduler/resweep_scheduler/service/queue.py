@@ -10,6 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from resweep_scheduler.store.connect import connect
+from resweep_scheduler.store.faults import translate
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -73,6 +74,23 @@ def enqueue(
     except DuplicateJobError:
         return False
     return True
+
+
+def workers(url: str) -> int:
+    """How many services wait for jobs.
+
+    Raises:
+        NoQueueError: RQ cannot work with this server.
+        StoreError: The server does not answer, or refuses.
+    """
+    from redis.exceptions import RedisError
+    from rq import Queue, Worker
+
+    client = queue_client(url)
+    try:
+        return int(Worker.count(queue=Queue(QUEUE, connection=client)))
+    except (RedisError, OSError) as error:
+        raise translate(error, url) from error
 
 
 def hand_over(store: Store, sweep_id: str, next_index: int) -> None:

@@ -166,24 +166,18 @@ class Watcher:
             self._sweeps.pop(sweep_id, None)
 
     def _keep_supplied(self, watched: Watched) -> int:
+        store, sweep_id, now = watched.store, watched.sweep_id, self._clock()
         seen_since = round(time.time() * 1000) + self._clock_offset - watched.lease_ms
-        demand = watched.store.demand(watched.sweep_id, seen_since=seen_since)
-        if demand is None:
-            self._forget(watched.sweep_id)
+        if not store.demand(sweep_id, seen_since=seen_since).is_open:
             return 0
-        if not demand.is_open:
-            return 0
-        now = self._clock()
         try:
             with self._lock:
                 if watched.keeper is None:
-                    watched.keeper = Keeper(
-                        watched.store, watched.sweep_id, watched.config, session=self._session, ahead=self._ahead
-                    )
+                    watched.keeper = Keeper(store, sweep_id, watched.config, session=self._session, ahead=self._ahead)
             if now - watched.announced_at >= ANNOUNCE_EVERY:
-                watched.store.announce_service([watched.sweep_id], name=self._name, ttl_ms=ANNOUNCED_MS)
+                store.announce_service([sweep_id], name=self._name, ttl_ms=ANNOUNCED_MS)
                 watched.announced_at = now
-            return watched.keeper.supply(demand)
+            return watched.keeper.supply(seen_since=seen_since)
         except SearchError as error:
             # Agents that ask by themselves meet the same error, and say it where somebody reads it.
             watched.broken = True

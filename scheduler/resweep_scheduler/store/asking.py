@@ -46,11 +46,14 @@ class AskingTransitions(StoreBase):
             AskOutcome(answer["outcome"]), int(answer["wanted"]), int(answer["next_index"]), bool(answer["served"])
         )
 
-    def demand(self, sweep_id: str, *, seen_since: int) -> Demand | None:
-        """What a search service must know to keep a sweep supplied; None when there is no such sweep.
+    def demand(self, sweep_id: str, *, seen_since: int) -> Demand:
+        """What a search service must know to keep a sweep supplied.
 
         Args:
             seen_since: Agents count that were seen at this time (ms on the Redis clock) or later.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
         """
         key = self.keys.sweep
 
@@ -62,10 +65,10 @@ class AskingTransitions(StoreBase):
 
         (state, closed, next_index, run_cap), ready, waiting, agents = self._read(fill)
         if state is None:
-            return None
+            raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
         left = int(run_cap or 0) - int(next_index) if int(run_cap or 0) else None
         working = SweepState(state) in (SweepState.PENDING, SweepState.RUNNING)
-        return Demand(working and not closed, int(ready), int(waiting), int(agents), left)
+        return Demand(working and not closed, int(next_index), int(ready), int(waiting), int(agents), left)
 
     def announce_service(self, sweep_ids: Sequence[str], *, name: str, ttl_ms: int) -> None:
         """Says for a while that a search service looks after these sweeps."""

@@ -80,6 +80,17 @@ class Reads(StoreBase):
             metric_goal=fields.get("metric_goal") or None,
         )
 
+    def sweep_state(self, sweep_id: str) -> SweepState:
+        """The sweep's state.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
+        """
+        state = self._try(lambda: self.client.hget(self.keys.sweep(sweep_id), "state"))
+        if state is None:
+            raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
+        return SweepState(str(state))
+
     def sweep_metric(self, sweep_id: str) -> tuple[str, str] | None:
         """Name and goal ("minimize", "maximize") of the sweep's metric, None when it has none."""
         key = self.keys.sweep(sweep_id)

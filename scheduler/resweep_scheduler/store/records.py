@@ -85,6 +85,7 @@ class Demand:
     """How a sweep is supplied with suggested runs."""
 
     is_open: bool  # agents get new runs
+    next_index: int  # where the search goes on
     ready: int  # suggested runs not yet claimed
     waiting: int  # agents (slots) that wait for the search
     agents: int  # agents (slots) that were seen lately
