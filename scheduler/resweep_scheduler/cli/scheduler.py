@@ -83,4 +83,3 @@ def _log_to_stderr() -> None:
     import logging
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    logging.getLogger("rq").setLevel(logging.WARNING)

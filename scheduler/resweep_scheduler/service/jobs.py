@@ -7,6 +7,7 @@ function up in a table.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from resweep_scheduler.config import SweepConfig
 from resweep_scheduler.service.exports import export_name, export_text, write_text
 from resweep_scheduler.service.queue import enqueue
 from resweep_scheduler.service.webhooks import deliver_due, targets_of
-from resweep_scheduler.store import Store, UnknownSweepError, find_sweep, validate_sweep_id
+from resweep_scheduler.store import Store, StoreError, UnknownSweepError, find_sweep, validate_sweep_id
 from resweep_scheduler.store.faults import translate
 
 if TYPE_CHECKING:
@@ -56,12 +57,37 @@ def job_class(functions: Mapping[str, Function]) -> type[Job]:
         def func(self) -> Function:
             name = self.func_name
             if self.instance is not None or not isinstance(name, str) or name not in functions:
-                raise UnknownJobError(f"jobs of resweep are {', '.join(functions)}, not {name!r}")
+                return _refusal(f"jobs of resweep are {', '.join(functions)}, not {name!r}")
             if self.kwargs or not all(isinstance(argument, str) for argument in self.args):
-                raise UnknownJobError(f"arguments of {name} are texts, got {self.args!r} {self.kwargs!r}")
-            return functions[name]
+                return _refusal(f"arguments of {name} are texts, got {self.args!r} {self.kwargs!r}")
+            return _telling(name, functions[name])
 
     return KnownJob
+
+
+def _refusal(message: str) -> Function:
+    def refuse(*_: object, **__: object) -> None:
+        _log.error("job-refused: %s", message)
+        raise UnknownJobError(message)
+
+    return refuse
+
+
+def _telling(name: str, function: Function) -> Function:
+    """The function, which says in a line how it failed; RQ's own tracebacks are not shown."""
+
+    @functools.wraps(function)
+    def call(*arguments: str) -> object:
+        try:
+            return function(*arguments)
+        except (StoreError, OSError, ValueError) as error:
+            _log.error("job-failed job=%s arguments=%s: %s", name, ",".join(arguments), error)
+            raise
+        except Exception:
+            _log.exception("job-failed job=%s arguments=%s", name, ",".join(arguments))
+            raise
+
+    return call
 
 
 class Jobs:

@@ -166,7 +166,7 @@ class Scheduler:
 
         try:
             worker = self._worker()
-            worker.work(burst=burst, logging_level="WARNING")
+            worker.work(burst=burst, logging_level="CRITICAL")
         except (RedisError, OSError) as error:
             raise translate(error, self._options.url) from error
         # RQ has no public word for it; its handler notes the time before anything else.

@@ -21,7 +21,7 @@ class DeliveryTransitions(Reads):
         for name, text in fields.items():
             due, _, tries = str(text).partition(" ")
             found.append(Delivery(str(name), int(due), int(tries)))
-        return cursor, sorted(found, key=lambda delivery: delivery.delivery_id)
+        return cursor, sorted(found, key=_order)
 
     def note_deliveries(self, sweep_id: str, *, before: str, after: str, deliveries: Sequence[str]) -> bool:
         """Takes in what is to be delivered for the events up to `after`; False when somebody else was faster.
@@ -51,6 +51,12 @@ class DeliveryTransitions(Reads):
         """One event; None when it is gone."""
         found = self.events(sweep_id, after=_before(event_id), count=1)
         return found[0] if found and found[0].event_id == event_id else None
+
+
+def _order(delivery: Delivery) -> tuple[int, int, str]:
+    event_id, _, target = delivery.delivery_id.partition("/")
+    milliseconds, _, number = event_id.partition("-")
+    return int(milliseconds), int(number), target
 
 
 def _before(event_id: str) -> str:
