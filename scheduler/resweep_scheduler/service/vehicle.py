@@ -32,7 +32,8 @@ POLL = 1.0
 """Seconds between two looks at the worker."""
 SHORT_LIFE = 10.0
 """An agent that was told to go this soon would be told so again: the next one waits as long."""
-PREEMPTED: Final = 75
+LEFT: Final = (75, -signal.SIGTERM)
+"""Exit statuses of agents that were told to go; SIGTERM itself ends one that is still being loaded."""
 TRIES = 100
 """How often a job comes back whose process was killed."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -43,7 +44,7 @@ class VehicleError(RuntimeError):
 
 
 def run_agent(path: str, arguments: Sequence[str] = ()) -> int:
-    """Run one agent of the sweep at `path` until it ends; returns its exit code, 0 or 75.
+    """Run one agent of the sweep at `path` until it ends; returns its exit status.
 
     Raises:
         VehicleError: The agent ended with another one, or the worker executes jobs in its own process.
@@ -72,7 +73,7 @@ def run_agent(path: str, arguments: Sequence[str] = ()) -> int:
             if not told and (os.getppid() != parent or _worker_leaves(job)):
                 told = True
                 agent.terminate()
-    if code == PREEMPTED:
+    if code in LEFT:
         if not told:
             time.sleep(max(0.0, SHORT_LIFE - (time.monotonic() - started)))
         enqueue_agent(job.connection, job.origin, job.serializer, path, arguments)
