@@ -155,10 +155,10 @@ def at_size(server: Server, folder: Path, runs: int, turns: int) -> list[Figure]
     harness.say(f"search_service: {runs} runs, with a scheduler, {pause:.2f} s between claims")
     served = []
     with scheduler(server, folder, bayes):
-        for number in range(turns + 2 * AGENTS):
+        for number in range(turns + AGENTS):
             time.sleep(pause)
             served.append((bayes.turn_ms(number), grid.turn_ms(number)))
-    served = served[2 * AGENTS :]  # the scheduler has read the runs and knows how many to keep ready
+    served = served[AGENTS:]  # the scheduler has read the runs and knows how many to keep ready
     for crew in (bayes, grid):
         crew.asker.close()
     return [_figure(f"{runs:,} runs, agents alone", alone), _figure(f"{runs:,} runs, scheduler", served, TARGET_MS)]
@@ -176,7 +176,7 @@ def _figure(name: str, pairs: list[tuple[float, float]], target: float | None = 
 
 def measure(quick: bool) -> Report:
     report = Report("A claim of a sweep whose search learns: from the end of a run to the next one")
-    sizes = ((100, 10),) if quick else ((100, 40), (1_000, 40), (10_000, 16))
+    sizes = ((100, 10),) if quick else ((100, 24), (1_000, 12), (10_000, 8))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="resweep-search-")))
         server = stack.enter_context(harness.private_server("everysec"))
