@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -51,6 +50,8 @@ class AskThread:
         self._answers: deque[AskOutcome | AgentError] = deque()
         self._open = 0
         self._thread: threading.Thread | None = None
+        self._closing = threading.Lock()
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -74,6 +75,8 @@ class AskThread:
 
     def close(self) -> None:
         """Answer nothing more; a search that computes for long is left to itself."""
+        with self._closing:
+            self._closed = True  # what `wake` writes to may be somebody else's file by then
         self._questions.put(None)
         if self._thread is not None:
             self._thread.join(GOODBYE)
@@ -85,5 +88,6 @@ class AskThread:
             except Exception as error:  # whatever a search may raise must end the agent, not hang it
                 answer = AgentError(f"the search failed: {type(error).__name__}: {error}", ExitCode.UNEXPECTED)
             self._answers.append(answer)
-            with contextlib.suppress(OSError):  # the agent has ended meanwhile
-                self._wake()
+            with self._closing:
+                if not self._closed:
+                    self._wake()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import selectors
@@ -14,6 +13,7 @@ from resweep_agent.ending import Verdict
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
 from resweep_agent.flapping import FlappingGuard
+from resweep_agent.giveback import give_back
 from resweep_agent.launch import prepare
 from resweep_agent.logs import event
 from resweep_agent.notices import Notice
@@ -81,7 +81,7 @@ class Loop:
                     return self._verdict.result()
                 self._sleep(due)
         finally:
-            self._give_back()
+            give_back(self._parts, self._slots)
             self._selector.close()
 
     def step(self, now: float) -> float | None:
@@ -391,18 +391,3 @@ class Loop:
         else:
             self._selector.select(seconds)
         parts.wakeup.clear()
-
-    def _give_back(self) -> None:
-        """Whatever the reason of the end: no child stays, and no run stays with us if Redis answers."""
-        parts = self._parts
-        for attempt in self._attempts():
-            attempt.kill()
-            parts.guard.ended(attempt.run.token)
-        with contextlib.suppress(StoreError):
-            for slot in self._slots:
-                if slot.claims.unanswered and slot.free:
-                    slot.run = parts.store.claim(slot.claims.request(None)).run
-                if slot.run is not None:
-                    request = slot.end or EndRequest(slot.run.token, None, preempted=True, reason="its agent gave up")
-                    parts.store.end_attempt(request)
-                parts.store.leave(parts.sweep_id, agent=slot.agent, session=parts.identity.session)

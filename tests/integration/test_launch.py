@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from rq import Queue
 from support import processes
 from support.checks import check_promises
 from support.desk import Desk, desk_in
@@ -18,6 +19,7 @@ from support.servers import Server
 from support.training import Training, check_totals, make_sweep
 from support.waiting import wait_until
 
+from resweep_scheduler.service.queue import queue_client
 from resweep_scheduler.store import RunState, Store, SweepState
 
 POINTS = 10
@@ -152,6 +154,9 @@ def test_workers_that_execute_jobs_in_their_own_process_are_refused(fleet: Fleet
     fleet.desk.resweep("launch", fleet.sweep_id)
     fleet.wait_for(lambda: "sends no heartbeats" in fleet.workers[0].log.read_text(), "a refusal")
     assert fleet.store.runs(fleet.sweep_id) == []
+    queue = Queue("default", connection=queue_client(fleet.server.url))
+    fleet.wait_for(lambda: queue.failed_job_registry.get_job_count(cleanup=False) == 1, "a job that has failed")
+    assert queue.count == 0
 
 
 def test_nobody_listens(fleet: Fleet) -> None:

@@ -54,6 +54,14 @@ def run_agent(path: str, arguments: Sequence[str] = ()) -> int:
     job = get_current_job()
     if job is None:
         raise VehicleError("run_agent is the job of `resweep launch`; by hand, call sweep-agent")
+    try:
+        return _run_agent(job, path, arguments)
+    except Exception:
+        job.retries_left = 0  # it would end the same way again; tries are for processes that were killed
+        raise
+
+
+def _run_agent(job: Job, path: str, arguments: Sequence[str]) -> int:
     _refuse_simple_worker(job)
     started, parent = time.monotonic(), os.getppid()
     agent = subprocess.Popen(
@@ -78,7 +86,6 @@ def run_agent(path: str, arguments: Sequence[str] = ()) -> int:
             time.sleep(max(0.0, SHORT_LIFE - (time.monotonic() - started)))
         enqueue_agent(job.connection, job.origin, job.serializer, path, arguments)
     elif code != 0:
-        job.retries_left = 0  # it would end the same way again
         raise VehicleError(f"sweep-agent {path} ended with {code}; its output is in the log of the worker")
     return code
 
@@ -102,7 +109,6 @@ def enqueue_agent(connection: Any, queue: str, serializer: Any, path: str, argum
 def _refuse_simple_worker(job: Job) -> None:
     worker = _worker_of(job)
     if worker is not None and worker.pid == os.getpid():
-        job.retries_left = 0
         raise VehicleError(
             "a worker that executes jobs in its own process sends no heartbeats, so that RQ would run the agent twice; "
             "run agents on `rq worker` (class rq.Worker)"
