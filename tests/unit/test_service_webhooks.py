@@ -50,7 +50,7 @@ class Post:
         self.clock = clock
         self.receiver = Receiver()
 
-    def note(self) -> bool:
+    def note(self) -> int | None:
         return note_events(self.store, SWEEP, TARGETS, now_ms=self.clock.ms)
 
     def deliver(self) -> int:

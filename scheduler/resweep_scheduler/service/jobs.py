@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -119,7 +118,7 @@ class Jobs:
             store = self._store(sweep_id)
             config = SweepConfig.from_json(store.sweep(sweep_id).config_json)
             targets = targets_of(config, self._webhook_url)
-            deliver_due(store, sweep_id, targets, now_ms=lambda: round(time.time() * 1000))
+            deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
 
     def remove(self, sweep_id: str) -> None:
         """A sweep that nobody runs is removed, with its runs."""

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 QUIET = 10.0
 """Seconds between two looks at the webhooks of a sweep that is over, and between two at its age."""
+OVERDUE_MS = 20_000
 WORKER_TTL = 60
 MAINTENANCE_INTERVAL = 30
 PAUSE = 2.0
@@ -84,12 +85,13 @@ class Duties:
         if not targets and self._options.keep_finished is None:
             return
         store, sweep_id = watched.store, watched.sweep_id
-        now_ms = round(time.time() * 1000)
-        due = bool(targets) and note_events(store, sweep_id, targets, now_ms=now_ms)
-        if due and not self._queue("deliver", sweep_id):
-            deliver_due(store, sweep_id, targets, now_ms=lambda: round(time.time() * 1000))
+        now_ms = store.redis_time()  # events and deliveries have its time
+        due = note_events(store, sweep_id, targets, now_ms=now_ms) if targets else None
+        # A job whose service was killed blocks its id for some minutes: then it is done here.
+        if due is not None and (not self._queue("deliver", sweep_id) or now_ms - due > OVERDUE_MS):
+            deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
         over = store.sweep_state(sweep_id).is_over
-        if over and not due:
+        if over and due is None:
             self._next_look[sweep_id] = now + QUIET
             self._remove_if_old(watched, now_ms)
 

@@ -40,8 +40,8 @@ def targets_of(config: SweepConfig, default_url: str | None) -> dict[str, Webhoo
     return targets
 
 
-def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now_ms: int) -> bool:
-    """Note deliveries for the events that came since the last look; True when any delivery is due.
+def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now_ms: int) -> int | None:
+    """Note deliveries for the events that came since the last look; returns since when any delivery is due (ms).
 
     Raises:
         StoreError: Redis does not answer, or refuses.
@@ -51,7 +51,7 @@ def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now
         # A service that is told of an address begins now: nobody wants the news of last month.
         cursor_now = store.last_event_id(sweep_id) or "0-0"
         store.note_deliveries(sweep_id, before="", after=cursor_now, deliveries=[])
-        return False
+        return None
     events = store.events(sweep_id, after=cursor or "0", count=_EVENTS)
     if events:
         ids = [
@@ -61,8 +61,9 @@ def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now
             if kind_of(event) in target.events
         ]
         store.note_deliveries(sweep_id, before=cursor, after=events[-1].event_id, deliveries=ids)
-        return bool(ids)
-    return any(delivery.due <= now_ms for delivery in waiting)
+        if ids:
+            return min([now_ms, *(delivery.due for delivery in waiting)])
+    return min((delivery.due for delivery in waiting if delivery.due <= now_ms), default=None)
 
 
 def kind_of(event: Event) -> str:
