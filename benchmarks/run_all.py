@@ -18,7 +18,17 @@ from pathlib import Path
 
 import harness
 
-BENCHMARKS = ("gap", "throughput", "agents", "preemption", "log_cost", "import_time", "memory", "stopping")
+BENCHMARKS = (
+    "gap",
+    "throughput",
+    "agents",
+    "preemption",
+    "log_cost",
+    "import_time",
+    "memory",
+    "stopping",
+    "search_service",
+)
 PACKAGES = ("resweep", "redis", "rq", "optuna")
 
 

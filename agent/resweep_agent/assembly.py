@@ -102,6 +102,7 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     wakeup = Wakeup()
     stack.callback(wakeup.close)
     parts = _parts(work, sweep, launcher, identity, wakeup)
+    stack.callback(parts.asker.close)
     for source in parts.sources:
         source.start(wakeup.sender)
         stack.callback(source.stop)
@@ -180,7 +181,12 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
         ),
         launcher=launcher,
         asker=Asker(
-            sweep_id, config, read_runs=lambda: store.search_runs(sweep_id), next_index=sweep.record.next_index
+            store,
+            sweep_id,
+            config,
+            session=identity.session,
+            wake=wakeup.wake,
+            next_index=sweep.record.next_index,
         ),
         heart=Heart(
             store,

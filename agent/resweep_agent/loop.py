@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import selectors
@@ -14,6 +13,7 @@ from resweep_agent.ending import Verdict
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
 from resweep_agent.flapping import FlappingGuard
+from resweep_agent.giveback import give_back
 from resweep_agent.launch import prepare
 from resweep_agent.logs import event
 from resweep_agent.notices import Notice
@@ -81,7 +81,7 @@ class Loop:
                     return self._verdict.result()
                 self._sleep(due)
         finally:
-            self._give_back()
+            give_back(self._parts, self._slots)
             self._selector.close()
 
     def step(self, now: float) -> float | None:
@@ -89,11 +89,13 @@ class Loop:
         self._parts.guard.step()
         self._take_notices(now)
         self._take_beats(now)
+        self._take_suggestions(now)
         for slot in self._slots:
             self._watch(slot, now)
             self._deliver(slot, now)
         for slot in self._slots:
             self._claim(slot, now)
+        self._parts.asker.send(now)
         return self._look_at_the_end(now)
 
     # -- what comes from outside ---------------------------------------------------------------------------------------
@@ -135,6 +137,13 @@ class Loop:
             elif beat.stop and not attempt.stopped:
                 event(_log, logging.INFO, "run-stopped", run=run_id, reason=beat.stop)
                 attempt.stop(beat.stop, self._parts.policy.grace, now)
+
+    def _take_suggestions(self, now: float) -> None:
+        try:
+            if self._parts.asker.collect(now):
+                self._idle_until = 0.0
+        except AgentError as error:
+            self._give_up(error)
 
     def _attempts(self) -> list[Attempt]:
         return [slot.attempt for slot in self._slots if slot.attempt is not None]
@@ -243,7 +252,8 @@ class Loop:
             case Next.LAUNCH if answer.run is not None:
                 self._launch(slot, answer.run)
             case Next.ASK:
-                parts.asker.ask()
+                if not parts.asker.ask(self._idle_agents()):
+                    self._wait(now)
             case Next.RENAME:
                 parts.asker.rename(answer.reason)
             case Next.REGISTER:
@@ -254,6 +264,10 @@ class Loop:
                 if all(other.free for other in self._slots):
                     self._verdict.decide(ExitCode.OK, f"the sweep is finished ({answer.reason})")
                 self._wait(now)
+
+    def _idle_agents(self) -> list[str]:
+        idle = [slot.agent for slot in self._slots if slot.free]
+        return idle if self._parts.count is None else idle[: self._parts.count - self._taken]
 
     def _wait(self, now: float) -> None:
         self._idle_until = now + POLL * random.uniform(0.75, 1.0)
@@ -367,7 +381,7 @@ class Loop:
         if seconds <= 0:
             return
         idle = all(slot.free for slot in self._slots) and self._may_claim() and parts.link.down_since is None
-        if idle and not self._selector.select(0):
+        if idle and not parts.asker.busy and not self._selector.select(0):
             block = min(seconds, POLL, parts.policy.store_timeout / 2)
             try:
                 if parts.store.wait_for_work(parts.sweep_id, block):
@@ -377,18 +391,3 @@ class Loop:
         else:
             self._selector.select(seconds)
         parts.wakeup.clear()
-
-    def _give_back(self) -> None:
-        """Whatever the reason of the end: no child stays, and no run stays with us if Redis answers."""
-        parts = self._parts
-        for attempt in self._attempts():
-            attempt.kill()
-            parts.guard.ended(attempt.run.token)
-        with contextlib.suppress(StoreError):
-            for slot in self._slots:
-                if slot.claims.unanswered and slot.free:
-                    slot.run = parts.store.claim(slot.claims.request(None)).run
-                if slot.run is not None:
-                    request = slot.end or EndRequest(slot.run.token, None, preempted=True, reason="its agent gave up")
-                    parts.store.end_attempt(request)
-                parts.store.leave(parts.sweep_id, agent=slot.agent, session=parts.identity.session)

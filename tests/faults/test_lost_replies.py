@@ -29,6 +29,10 @@ def faulty(proxy: FaultProxy) -> Iterator[Store]:
         yield Store(client, Scope(), url=proxy.url)
 
 
+EXPIRES = ("begin_asking",)
+"""Scripts that leave nothing but keys which expire, and which `dump_keys` leaves out."""
+
+
 def test_there_is_a_call_of_every_script() -> None:
     assert sorted(CALLS) == script_names()
 
@@ -44,7 +48,8 @@ def test_a_call_whose_reply_was_lost_is_made_again_and_changes_nothing_more(
         call.make(faulty)
     assert proxy.lost[name] == 1
     once = dump_keys(client)
-    assert once != untouched, "the call whose reply was lost had no effect, so this test shows nothing"
+    if name not in EXPIRES:
+        assert once != untouched, "the call whose reply was lost had no effect, so this test shows nothing"
 
     answer = call.make(faulty)
 

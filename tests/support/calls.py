@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resweep_scheduler.store import (
+    AskOutcome,
     ClaimedRun,
     ClaimOutcome,
     ClaimRequest,
@@ -223,6 +224,26 @@ def _add_runs(stage: Stage) -> Call:
     )
 
 
+def _begin_asking(stage: Stage) -> Call:
+    stage.store.remove_runs([run.run_id for run in stage.offer(0, 4).runs])
+    return Call(
+        lambda store: store.begin_asking(stage.sweep_id, session="onea", agents=["one"], hold_ms=LEASE_MS),
+        lambda answer: answer.outcome is AskOutcome.ASK,
+        lambda: stage.store.add_runs(stage.sweep_id, stage.offer(4, 3)),
+    )
+
+
+def _note_deliveries(stage: Stage) -> Call:
+    def note(store: Store, before: str, after: str) -> bool:
+        return store.note_deliveries(stage.sweep_id, before=before, after=after, deliveries=[f"{after}/0"])
+
+    return Call(
+        lambda store: note(store, "", "1-0"),
+        lambda noted: noted is True,
+        lambda: (note(stage.store, "", "1-0"), note(stage.store, "1-0", "2-0")),
+    )
+
+
 def _create_sweep(stage: Stage) -> Call:
     sweep_id = new_id()
 
@@ -331,6 +352,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "add_runs": _add_runs,
     "adopt": _adopt,
     "append_output": _append_output,
+    "begin_asking": _begin_asking,
     "claim": _claim,
     "commit_checkpoint": _commit_checkpoint,
     "create_sweep": _create_sweep,
@@ -343,6 +365,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "log": _log,
     "mark_preempting": _mark_preempting,
     "prune_run": _prune_run,
+    "note_deliveries": _note_deliveries,
     "release": _release,
     "remove_runs": _remove_runs,
     "retry_run": _retry_run,

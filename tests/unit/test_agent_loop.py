@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest import mock
 import pytest
 from support.launching import FakeChild, FakeLauncher
 from support.stores import SWEEP, Agent, make_sweep
+from support.waiting import wait_until
 
 from resweep_agent.ask import Asker
 from resweep_agent.claim import Claims
@@ -29,6 +31,7 @@ from resweep_agent.output import OutputPump
 from resweep_agent.parts import Inbox, Parts, Wakeup
 from resweep_agent.slot import Slot
 from resweep_scheduler.config import parse_sweep
+from resweep_scheduler.search import SearchError
 from resweep_scheduler.store import Hold, Run, RunState, Store, StoreRefusedError, StoreUnavailableError, SweepCommand
 
 AWAY = StoreUnavailableError("redis://h/0 cannot be reached")
@@ -82,9 +85,14 @@ class Bench:
         flapping: FlappingLimits = OTHER_LIMITS,
         values: int = 3,
         run_cap: int | None = None,
+        learns: bool = False,
     ) -> Loop:
         make_sweep(self.store, run_cap=run_cap)
         config = parse_sweep({"method": "grid", "parameters": {"a": {"values": list(range(values))}}})
+        if learns:
+            config = parse_sweep(
+                {"method": "bayes", "metric": {"name": "m"}, "parameters": {"a": {"min": 0, "max": 9}}}
+            )
         store, link, wakeup = self.store, Link(), Wakeup()
         self.stack.callback(wakeup.close)
         self.inbox = Inbox(wakeup)
@@ -118,7 +126,7 @@ class Bench:
                 slots=slots,
             ),
             launcher=self.launcher,
-            asker=Asker(SWEEP, config, read_runs=lambda: store.search_runs(SWEEP)),
+            asker=Asker(store, SWEEP, config, session="abcd", wake=wakeup.wake),
             heart=heart,
             guard=Guard(),
             pump=pump,
@@ -135,6 +143,7 @@ class Bench:
             Claims(sweep_id=SWEEP, agent=identity.of_slot(n), session="abcd", lease_ms=60_000, preemptible=False)
             for n in range(slots)
         ]
+        self.stack.callback(parts.asker.close)
         self.loop = Loop(parts, [Slot(n, identity.of_slot(n), claims[n]) for n in range(slots)], clock=lambda: self.now)
         return self.loop
 
@@ -525,3 +534,47 @@ def test_a_claim_without_an_answer_is_given_back_at_the_end(bench: Bench) -> Non
     bench.now += 3.0
     assert loop.run() is ExitCode.PREEMPTED
     assert states(bench) == ["finished", "preempted"]
+
+
+# A search that learns.
+
+
+def test_a_search_that_learns_is_asked_beside_the_loop_once_for_all_slots(bench: Bench) -> None:
+    loop = bench.build(slots=3, learns=True)
+    loop.step(bench.now)
+    assert loop._parts.asker.busy
+    wait_until(lambda: bench.store.runs(SWEEP), timeout=20, description="suggestions")
+    wait_until(lambda: loop._selector.select(0), timeout=20, description="a wake-up of the loop")
+    bench.step()
+    assert not loop._parts.asker.busy
+    assert [run.index for run in bench.store.runs(SWEEP)] == [0, 1, 2]
+    assert len(bench.launcher.children) == 3
+
+
+def test_no_more_is_asked_for_than_count_allows(bench: Bench) -> None:
+    loop = bench.build(slots=3, count=2, learns=True)
+    loop.step(bench.now)
+    wait_until(lambda: bench.store.runs(SWEEP), timeout=20, description="suggestions")
+    assert len(bench.store.runs(SWEEP)) == 2
+
+
+def test_a_notice_is_taken_while_a_search_computes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr("resweep_scheduler.search.suggester.Suggester.compute", lambda *_, **__: goes_on.wait(20))
+    loop = bench.build(learns=True)
+    loop.step(bench.now)
+    bench.source.notice = Notice("spot")
+    assert loop.step(bench.now) is None
+    goes_on.set()
+
+
+def test_a_search_that_fails_ends_the_agent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SearchError("there is nothing to propose")
+
+    monkeypatch.setattr("resweep_scheduler.search.suggester.Suggester.compute", fail)
+    loop = bench.build(learns=True)
+    loop.step(bench.now)
+    wait_until(lambda: loop._selector.select(0), timeout=20, description="a wake-up of the loop")
+    with pytest.raises(AgentError, match="nothing to propose"):
+        loop.run()

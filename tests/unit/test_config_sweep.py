@@ -100,6 +100,7 @@ def test_all_defaults() -> None:
         "lease": {"duration": 60.0, "heartbeat": 10.0},
         "checkpoint": {"dir": None},
         "search": None,
+        "webhooks": (),
         "warnings": (),
     }
 

@@ -74,6 +74,26 @@ def add_nothing_and_finish(store: Store, clock: Clock) -> Call:
     return lambda: store.add_runs(SWEEP, make_offer(0, exhausted=True))
 
 
+@calls("begin_asking")
+def ask_for_two_agents(store: Store, clock: Clock) -> Call:
+    make_sweep(store)
+    return lambda: store.begin_asking(SWEEP, session="s", agents=["a", "b"], hold_ms=60_000)
+
+
+@calls("begin_asking")
+def hand_the_asking_over(store: Store, clock: Clock) -> Call:
+    make_sweep(store)
+    store.announce_service([SWEEP], name="service", ttl_ms=60_000)
+    store.begin_asking(SWEEP, session="s", agents=["a"], hold_ms=60_000)
+    return lambda: store.begin_asking(SWEEP, session="s", service=True, hold_ms=60_000)
+
+
+@calls("note_deliveries")
+def note_two_deliveries(store: Store, clock: Clock) -> Call:
+    make_sweep(store)
+    return lambda: store.note_deliveries(SWEEP, before="", after="5-0", deliveries=["1-0/0", "5-0/0"])
+
+
 @calls("claim")
 def claim_a_ready_run(store: Store, clock: Clock) -> Call:
     request = begin_run(store).request()
@@ -363,7 +383,7 @@ def test_late_repetition_changes_no_more(store: Store, clock: Clock, name: str) 
 
 
 def _without_times(content: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in content.items() if not key.endswith((":seen", ":leases"))}
+    kept = {key: value for key, value in content.items() if not key.endswith((":seen", ":leases", ":askers"))}
     for key, value in kept.items():
         if isinstance(value, dict):
             kept[key] = {name: text for name, text in value.items() if name != "heard"}

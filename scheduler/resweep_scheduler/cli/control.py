@@ -156,12 +156,13 @@ def _check_retry(sweep_id: str, asked: tuple[str, ...], known: dict[str, Run]) -
             )
 
 
-@command("rm", "resweep rm SWEEP", "resweep rm -y SWEEP", "resweep rm --run RUN")
+@command("rm", "resweep rm SWEEP", "resweep rm -y SWEEP", "resweep rm -y SWEEP --background", "resweep rm --run RUN")
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="Remove this run, not a sweep; may be repeated.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--background", is_flag=True, help="Let `resweep scheduler` do it, and do not wait.")
 @click.argument("sweep", metavar="[SWEEP]", required=False)
 @store_options
-def rm_command(settings: Settings, sweep: str | None, runs: tuple[str, ...], yes: bool) -> None:
+def rm_command(settings: Settings, *, sweep: str | None, runs: tuple[str, ...], yes: bool, background: bool) -> None:
     """Remove a sweep or runs from Redis.
 
     Files of runs and checkpoints stay.
@@ -170,9 +171,11 @@ def rm_command(settings: Settings, sweep: str | None, runs: tuple[str, ...], yes
 
     if bool(sweep) == bool(runs):
         raise click.UsageError("give a sweep, or runs with --run.")
+    if background and runs:
+        raise click.UsageError("--background is for sweeps.")
     if sweep:
         store, sweep_id = open_sweep(settings, sweep)
-        _remove_sweep(store, sweep_id, yes)
+        _remove_sweep(store, sweep_id, yes, background=background)
     for run in runs:
         store, record = open_run(settings, run)
         if record.state.is_owned:
@@ -189,7 +192,7 @@ def rm_command(settings: Settings, sweep: str | None, runs: tuple[str, ...], yes
         notice(f"Removed run {record.run_id}.")
 
 
-def _remove_sweep(store: Store, sweep_id: str, yes: bool) -> None:
+def _remove_sweep(store: Store, sweep_id: str, yes: bool, *, background: bool) -> None:
     record = store.sweep(sweep_id)
     if owned := sum(count for state, count in record.counts.items() if state.is_owned):
         # The store refuses too, but only after it has removed the other runs.
@@ -199,6 +202,11 @@ def _remove_sweep(store: Store, sweep_id: str, yes: bool) -> None:
             ExitCode.ILLEGAL_STATE,
         )
     _confirm(f"Remove sweep {sweep_id} ({record.state.value}) with {sum(record.counts.values())} runs?", yes)
+    if background:
+        from resweep_scheduler.cli.background import ask_for
+
+        ask_for(store, "remove", sweep_id)
+        return
     store.remove_sweep(sweep_id)
     notice(f"Removed sweep {sweep_id}.")
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from resweep_scheduler.cli.exitcodes import ExitCode
 from resweep_scheduler.cli.options import Failure, Settings, command, notice, store_options, sweep_argument
-
-if TYPE_CHECKING:
-    from resweep_scheduler.store import Store
 
 
 @command(
@@ -22,6 +16,7 @@ if TYPE_CHECKING:
     "resweep export SWEEP --format csv -o runs.csv",
     "resweep export SWEEP --history --format csv -o history.csv",
     "resweep export SWEEP --events | jq -r '[.at, .run, .kind] | @tsv'",
+    "resweep export SWEEP --history --background",
 )
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
 @click.option(
@@ -30,61 +25,36 @@ if TYPE_CHECKING:
 @click.option(
     "--events", "what", flag_value="events", help="All that happened, in its order: claims, ends, requeues and so on."
 )
+@click.option("--background", is_flag=True, help="Let `resweep scheduler` write it, on its machine, and do not wait.")
 @click.option("-o", "--output", metavar="FILE", help="Write this file; it is replaced when all is written.")
 @sweep_argument
 @store_options
-def export_command(settings: Settings, sweep: str, kind: str, what: str | None, output: str | None) -> None:
+def export_command(
+    settings: Settings, *, sweep: str, kind: str, what: str | None, output: str | None, background: bool
+) -> None:
     """Export a sweep as JSON lines or CSV.
 
     In CSV, nested names are joined by dots: params.lr, summary.loss.
     """
     from resweep_scheduler.cli.access import open_sweep
-    from resweep_scheduler.cli.logs import csv_text
-    from resweep_scheduler.cli.objects import flatten, to_json
+    from resweep_scheduler.service.exports import export_text, write_text
 
+    if background and output:
+        raise click.UsageError("--background writes into the scheduler's folder for exports: leave -o out.")
     store, sweep_id = open_sweep(settings, sweep)
-    store.sweep(sweep_id)
-    read = {None: _runs, "rows": _history, "events": _events}[what]
-    rows = list(read(store, sweep_id))
-    if kind == "csv":
-        text = csv_text([flatten(row) for row in rows])
-    else:
-        text = "".join(to_json(row, indent=None) + "\n" for row in rows)
+    what = what or "runs"
+    if background:
+        from resweep_scheduler.cli.background import ask_for
+
+        store.sweep(sweep_id)
+        ask_for(store, "export", sweep_id, what, kind)
+        return
+    text, count = export_text(store, sweep_id, what=what, kind=kind)
     if output is None:
         click.echo(text, nl=False)
         return
-    _write(Path(output), text)
-    notice(f"Wrote {len(rows)} {what or 'runs'} to {output}")
-
-
-def _runs(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
-    from resweep_scheduler.cli.objects import run_object
-
-    for run in store.runs(sweep_id):
-        yield run_object(run)
-
-
-def _history(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
-    from resweep_scheduler.cli.objects import row_object
-
-    for run in store.runs(sweep_id):
-        for row in store.history(run.run_id):
-            yield {"run": run.run_id, **row_object(row)}
-
-
-def _events(store: Store, sweep_id: str) -> Iterator[dict[str, Any]]:
-    from resweep_scheduler.cli.objects import event_object
-
-    for event in store.events(sweep_id):
-        yield event_object(event)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside the file and rename, so that a full disk leaves the old one as it was."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8", errors="replace")
-        beside.replace(path)
+        write_text(Path(output), text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise Failure(f"{path} cannot be written ({error.strerror}): choose another file", ExitCode.USAGE) from error
+        raise Failure(f"{output} cannot be written ({error.strerror}): choose another file", ExitCode.USAGE) from error
+    notice(f"Wrote {count} {what} to {output}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
 from resweep_scheduler.config.stopping import RULES
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
+from resweep_scheduler.config.webhooks import Webhook
 
 # Kinds that are recognised by their other keys; all others must be named.
 _INFERRED: Final = ("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform")
@@ -76,9 +77,16 @@ def _properties() -> Schema:
             "anyOf": [_model_schema(rule) for rule in RULES.values()],
             "description": "Which runs are stopped before their end.",
         },
+        "webhooks": {"type": "array", "items": _webhook()},
         **sections,
         **simple,
     }
+
+
+def _webhook() -> Schema:
+    schema = _model_schema(Webhook)
+    schema["properties"]["url"]["pattern"] = "^https?://[^/]"
+    return schema
 
 
 def _model_schema(model: type[BaseModel]) -> Schema:

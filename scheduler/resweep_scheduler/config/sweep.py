@@ -14,6 +14,7 @@ from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
 from resweep_scheduler.config.stopping import StoppingRule
 from resweep_scheduler.config.template import DEFAULT_COMMAND
+from resweep_scheduler.config.webhooks import Webhook
 
 MAX_SEED = 2**63 - 1
 
@@ -33,6 +34,7 @@ class SweepConfig(BaseModel):
         seed: Seed of the search; drawn when the config was read if the user gave none.
         preemption, retry, lease, checkpoint: How runs survive.
         search: The sampler of ``bayes``; None for its default.
+        webhooks: Whom a search service tells what happens.
         warnings: What was accepted and will not have the effect that one might expect.
     """
 
@@ -55,6 +57,7 @@ class SweepConfig(BaseModel):
     lease: Lease = Lease()
     checkpoint: Checkpoint = Checkpoint()
     search: SearchOptions | None = None
+    webhooks: tuple[Webhook, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:

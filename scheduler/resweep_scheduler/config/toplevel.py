@@ -18,6 +18,7 @@ from resweep_scheduler.config.reading import read_model
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
 from resweep_scheduler.config.stopping import RULES, StoppingRule
 from resweep_scheduler.config.sweep import MAX_SEED
+from resweep_scheduler.config.webhooks import Webhook, read_webhooks
 
 METHODS: Final = ("grid", "random", "bayes")
 _WORKING_METHODS: Final = "Use grid, random or bayes"
@@ -59,7 +60,12 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "search": SearchOptions,
 }
 """The keys that hold a mapping of their own."""
-KEYS: Final = ("method", "parameters", "command", "controller", "early_terminate", *SECTIONS, *Simple.model_fields)
+KEYS: Final = (
+    *("method", "parameters", "command", "controller", "early_terminate"),
+    *SECTIONS,
+    "webhooks",
+    *Simple.model_fields,
+)
 
 
 @dataclass
@@ -83,6 +89,7 @@ class Draft:
     lease: Lease | None = None
     checkpoint: Checkpoint | None = None
     search: SearchOptions | None = None
+    webhooks: tuple[Webhook, ...] | None = None
     warnings: list[str] = field(default_factory=list)
     written: Mapping[str, object] = field(default_factory=dict)
     """The parameters as they were written, faulty ones too."""
@@ -112,6 +119,8 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
     _read_simple(raw, draft, log)
     if "command" in raw:
         draft.command = _read_command(raw["command"], log)
+    if "webhooks" in raw:
+        draft.webhooks = read_webhooks(raw["webhooks"], log)
     if "controller" in raw:
         _check_controller(raw["controller"], log)
     draft.warnings += [warning for key, warning in _IGNORED.items() if raw.get(key) is not None]

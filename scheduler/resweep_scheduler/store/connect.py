@@ -86,7 +86,7 @@ def redact(url: str) -> str:
     return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", scheme + mark + rest)
 
 
-def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
+def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0, decode: bool = True) -> Client:
     """Return a client for `url` that decodes replies and retries nothing.
 
     Nothing is sent before the first command, but to a cluster, whose map of slots is asked for at once.
@@ -95,6 +95,7 @@ def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> 
         url: See the head of this module.
         timeout: Seconds to wait for a reply; blocking commands must be shorter.
         connect_timeout: Seconds to wait for a connection (for each sentinel, for each node of a cluster).
+        decode: Whether replies are texts; RQ needs bytes.
 
     Raises:
         InvalidUrlError: The URL cannot be understood; the message says why.
@@ -106,7 +107,7 @@ def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> 
     options.setdefault("socket_timeout", timeout)
     options.setdefault("socket_connect_timeout", connect_timeout)
     # RESP2: the shapes of replies do not depend on redis-py's version, and no HELLO is needed.
-    options |= {"decode_responses": True, "protocol": 2}
+    options |= {"decode_responses": decode, "protocol": 2}
     options |= _credentials(parts)
     if parts.scheme.endswith("+sentinel"):
         return _connect_sentinel(url, parts, options)

@@ -5,6 +5,7 @@
     ├── StoreRefusedError         the server answered no (password, rights, memory, read-only, too old)
     ├── UnknownSweepError         no sweep has this id
     ├── UnknownRunError           no run has this id in the project
+    │   └── RunIdTakenError       the id belongs to a run, but not to the one that was meant
     ├── SweepIdTakenError         another sweep of the server has the id
     ├── IllegalTransitionError    the state does not allow what was asked
     │   └── AgentReplacedError    another process works under the agent's name now
@@ -60,6 +61,19 @@ class InvalidNameError(StoreError, ValueError):
 
 class InvalidUrlError(StoreError, ValueError):
     """The URL of the server cannot be understood; the message hides its password."""
+
+
+class RunIdTakenError(UnknownRunError):
+    """A run id of an offer belongs to another run.
+
+    Args:
+        message: One line: the rule, the id, what to do.
+        run_id: The id.
+    """
+
+    def __init__(self, message: str, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class SweepIdTakenError(StoreError):

@@ -13,8 +13,12 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:seen       zset    agent id → last seen, ms
     sweep:<sid>:events     stream  every transition in order: kind, run, attempt, agent, before, after, data
     sweep:<sid>:wake       list    wake-up tokens for idle agents (expires)
+    sweep:<sid>:asking     string  the session that computes the next suggestions (expires)
+    sweep:<sid>:askers     zset    agent id → when it began to wait for suggestions, ms (expires)
+    sweep:<sid>:service    string  a search service looks after the sweep (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
+    sweep:<sid>:hooks      hash    cursor in the events; delivery of a webhook → when it is due, how often it failed
     run:<rid>              hash    state, attempt, nonce, agent, step, metric, values, times, stop, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
     run:<rid>:meta         hash    name, group, notes, tags

@@ -82,6 +82,17 @@ class Reads(StoreBase):
             metric_goal=fields.get("metric_goal") or None,
         )
 
+    def sweep_state(self, sweep_id: str) -> SweepState:
+        """The sweep's state.
+
+        Raises:
+            UnknownSweepError: No such sweep in this project.
+        """
+        state = self._try(lambda: self.client.hget(self.keys.sweep(sweep_id), "state"))
+        if state is None:
+            raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
+        return SweepState(str(state))
+
     def objective(self, sweep_id: str | None) -> Objective:
         """What rows must say of the sweep's metrics; nothing for a run outside any sweep."""
         if sweep_id is None:
@@ -116,20 +127,28 @@ class Reads(StoreBase):
 
     def search_runs(self, sweep_id: str) -> list[SearchRecord]:
         """What the search needs to know of every run, in the order of their indices."""
-        order, params = self._read(
-            lambda pipe: pipe.zrange(self.keys.sweep(sweep_id, "runs"), 0, -1, withscores=True).hgetall(
-                self.keys.sweep(sweep_id, "params")
-            )
-        )
+        run_ids = self.search_run_ids(sweep_id)
+        return sorted(self.search_records(sweep_id, run_ids).values(), key=lambda record: record.index)
 
-        def fill(pipe: Any) -> None:
-            for run_id, _ in order:
-                pipe.hmget(self.keys.run(run_id), ["state", "metric", "values", "pruned"])
+    def search_run_ids(self, sweep_id: str) -> list[str]:
+        """The runs of a sweep in the order of their indices."""
+        return self._members(self.keys.sweep(sweep_id, "runs"))
 
-        records = []
-        for (run_id, index), fields in zip(order, self._read(fill) if order else [], strict=True):
-            if fields[0]:
-                records.append(_decode_search_record(int(index), _mapping(params.get(run_id)), fields))
+    def search_records(self, sweep_id: str, run_ids: Sequence[str]) -> dict[str, SearchRecord]:
+        """The same for some runs, by id; those that were removed are missing."""
+        records: dict[str, SearchRecord] = {}
+        for start in range(0, len(run_ids), _PAGE):
+            page = run_ids[start : start + _PAGE]
+
+            def fill(pipe: Any, page: Sequence[str] = page) -> None:
+                pipe.hmget(self.keys.sweep(sweep_id, "params"), list(page))
+                for run_id in page:
+                    pipe.hmget(self.keys.run(run_id), ["index", "state", "metric", "values", "pruned"])
+
+            params, *found = self._read(fill)
+            for run_id, text, (index, *fields) in zip(page, params, found, strict=True):
+                if fields[0]:
+                    records[run_id] = _decode_search_record(int(index), _mapping(text), fields)
         return records
 
     def curve(self, run_id: str, *, start: int = 0) -> list[CurvePoint]:
@@ -181,6 +200,15 @@ class Reads(StoreBase):
         answer = self._try(lambda: self.client.xread({key: after}, count=count, block=block_ms))
         entries = _entries_of(answer)
         return [_decode_event(event_id, fields) for event_id, fields in entries]
+
+    def last_event_id(self, sweep_id: str) -> str:
+        """Of the event that came last; empty when there is none."""
+        last = self._try(lambda: self.client.xrevrange(self.keys.sweep(sweep_id, "events"), count=1))
+        return str(last[0][0]) if last else ""
+
+    def has_event(self, sweep_id: str, event_id: str) -> bool:
+        """Whether an event is there; after a rollback of Redis it may not be."""
+        return bool(self._try(lambda: self.client.xrange(self.keys.sweep(sweep_id, "events"), event_id, event_id)))
 
     def history(self, run_id: str) -> list[HistoryRow]:
         """Logged rows by ascending step; the later attempt's row for a step wins, rows of one attempt are merged."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resweep_scheduler.store.asking import AskingTransitions
 from resweep_scheduler.store.attempts import AttemptTransitions
 from resweep_scheduler.store.connect import connect
 from resweep_scheduler.store.curves import CurveReads
+from resweep_scheduler.store.deliveries import DeliveryTransitions
 from resweep_scheduler.store.errors import UnknownSweepError
 from resweep_scheduler.store.history import HistoryTransitions
 from resweep_scheduler.store.keys import SWEEP_INDEX, Scope
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from resweep_scheduler.store.connect import Client
 
 
-class Store(SweepTransitions, AttemptTransitions, HistoryTransitions, CurveReads):
+class Store(
+    SweepTransitions, AttemptTransitions, AskingTransitions, DeliveryTransitions, HistoryTransitions, CurveReads
+):
     """A project's sweeps and runs in Redis.
 
     A store may be shared by threads; each call takes a connection from the client's pool.

@@ -9,6 +9,7 @@ from typing import Any
 from resweep_scheduler.store.base import StoreBase
 from resweep_scheduler.store.errors import (
     IllegalTransitionError,
+    RunIdTakenError,
     SweepIdTakenError,
     UnknownRunError,
     UnknownSweepError,
@@ -28,6 +29,7 @@ def encode_offer(offer: Offer | None) -> dict[str, Any] | None:
         "first_index": offer.first_index,
         "exhausted": offer.exhausted,
         "runs": [{"id": run.run_id, "params": json.dumps(run.params)} for run in offer.runs],
+        "asker": offer.asker,
     }
 
 
@@ -100,14 +102,15 @@ class SweepTransitions(StoreBase):
 
         Raises:
             UnknownSweepError: No such sweep.
-            UnknownRunError: A run id of the offer belongs to another run.
+            RunIdTakenError: A run id of the offer belongs to another run.
         """
         key = self.keys.sweep(sweep_id)
         answer = self._run_script("add_runs", key, sid=sweep_id, offer=encode_offer(offer))
         if answer["outcome"] == "unknown":
             raise self._unknown_sweep(sweep_id)
         if answer["outcome"] == "taken":
-            raise UnknownRunError(f"run ids are unique in a project, {answer['run_id']} exists; offer another id")
+            taken = answer["run_id"]
+            raise RunIdTakenError(f"run ids are unique in a project, {taken} exists; offer another id", taken)
         return int(answer["next_index"])
 
     def retry_runs(self, sweep_id: str, run_ids: Sequence[str]) -> dict[str, RunState]:
@@ -157,7 +160,7 @@ class SweepTransitions(StoreBase):
         self._refuse_running(sweep_id)
         removed = self.remove_runs(self._members(self.keys.sweep(sweep_id, "runs")))
         self._refuse_running(sweep_id)  # one may have been claimed meanwhile
-        parts = ("queue", "ready", "leases", "runs", "params", "agents", "seen", "events", "wake")
+        parts = ("queue", "ready", "leases", "runs", "params", "agents", "seen", "events", "wake", "askers", "hooks")
         self._try(lambda: self.client.delete(key, *(self.keys.sweep(sweep_id, part) for part in parts)))
         self._try(lambda: self.client.hdel(SWEEP_INDEX, sweep_id))
         return removed

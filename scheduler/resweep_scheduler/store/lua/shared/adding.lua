@@ -4,7 +4,10 @@ local function add_offer(sid, offer)
   local key = sweep_key(sid)
   local state = redis.call('HMGET', key, 'next_index', 'run_cap', 'closed')
   local next_index, run_cap, closed = tonumber(state[1] or 0), tonumber(state[2] or 0), state[3]
-  if given(closed) or offer.first_index ~= next_index then return nil end
+  if given(closed) or offer.first_index ~= next_index then
+    end_asking(sid, offer.asker)
+    return nil
+  end
   for _, new in ipairs(offer.runs) do
     if run_cap > 0 and next_index >= run_cap then break end
     if redis.call('EXISTS', run_key(new.id)) == 1 then return new.id end
@@ -22,5 +25,7 @@ local function add_offer(sid, offer)
   elseif offer.exhausted then
     close_search(sid, 'exhausted')
   end
+  end_asking(sid, offer.asker)
+  wake_askers(sid)
   return nil
 end

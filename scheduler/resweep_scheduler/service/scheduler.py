@@ -1,0 +1,199 @@
+"""The search service: a watcher in a thread, and an RQ worker for background jobs in the main thread.
+
+The worker executes jobs in this process (RQ's SimpleWorker), because warm searches live here. What that breaks is of no
+harm to these jobs: it sends no heartbeats while it works, but each job has a time limit, and RQ counts from that; a job
+that takes the process down with it is a hint that is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resweep_scheduler.service.jobs import Jobs, call_for, job_class
+from resweep_scheduler.service.queue import QUEUE, NoQueueError, queue_client
+from resweep_scheduler.service.watcher import Watched, Watcher
+from resweep_scheduler.service.webhooks import deliver_due, note_events, targets_of
+from resweep_scheduler.store import IllegalTransitionError, StoreError
+from resweep_scheduler.store.faults import translate
+
+if TYPE_CHECKING:
+    from rq.worker import SimpleWorker
+
+_log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+QUIET = 10.0
+"""Seconds between two looks at the webhooks of a sweep that is over, and between two at its age."""
+OVERDUE_MS = 20_000
+WORKER_TTL = 60
+MAINTENANCE_INTERVAL = 30
+PAUSE = 2.0
+"""Seconds before a worker that lost Redis is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerOptions:
+    """What a service was started with.
+
+    Attributes:
+        url: Of Redis.
+        name: For people.
+        ahead: How many runs are kept ready; None decides by itself.
+        keep_finished: Days after which sweeps that are over are removed; None keeps them.
+        exports: The folder for exports in the background.
+        webhook_url: Is called for every sweep, besides those that the configs name.
+        burst: End when nothing is left to do.
+    """
+
+    url: str
+    name: str
+    ahead: int | None = None
+    keep_finished: float | None = None
+    exports: Path = Path("resweep-exports")
+    webhook_url: str | None = None
+    burst: bool = False
+
+
+class Duties:
+    """What is done for a sweep besides suggestions. With RQ the work itself is a job, without it is done here."""
+
+    def __init__(self, options: SchedulerOptions, *, queued: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._options = options
+        self._queued = queued
+        self._clock = clock
+        self._next_look: dict[str, float] = {}
+
+    def __call__(self, watched: Watched) -> None:
+        """Look at one sweep.
+
+        Raises:
+            StoreError: Redis does not answer, or refuses.
+        """
+        now = self._clock()
+        if now < self._next_look.get(watched.sweep_id, now):
+            return
+        targets = targets_of(watched.config, self._options.webhook_url)
+        if not targets and self._options.keep_finished is None:
+            return
+        store, sweep_id = watched.store, watched.sweep_id
+        now_ms = store.redis_time()  # events and deliveries have its time
+        due = note_events(store, sweep_id, targets, now_ms=now_ms) if targets else None
+        # A job whose service was killed blocks its id for some minutes: then it is done here.
+        if due is not None and (not self._queue("deliver", sweep_id) or now_ms - due > OVERDUE_MS):
+            deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
+        over = store.sweep_state(sweep_id).is_over
+        if over and due is None:
+            self._next_look[sweep_id] = now + QUIET
+            self._remove_if_old(watched, now_ms)
+
+    def _remove_if_old(self, watched: Watched, now_ms: int) -> None:
+        days = self._options.keep_finished
+        last = watched.store.last_event_id(watched.sweep_id)
+        if days is None or not last or now_ms - int(last.partition("-")[0]) < days * DAY_MS:
+            return
+        if self._queue("remove", watched.sweep_id):
+            return
+        try:
+            watched.store.remove_sweep(watched.sweep_id)
+        except IllegalTransitionError:  # a run of it came back to life
+            return
+
+    def _queue(self, function: str, sweep_id: str) -> bool:
+        if self._queued:
+            call_for(self._options.url, function, sweep_id)
+        return self._queued
+
+
+class Scheduler:
+    """One service process."""
+
+    def __init__(self, options: SchedulerOptions) -> None:
+        self._options = options
+        try:
+            queue_client(options.url)
+        except NoQueueError:
+            self.queued = False
+        else:
+            self.queued = True
+        self._watcher = Watcher(
+            options.url, name=options.name, ahead=options.ahead, duties=Duties(options, queued=self.queued)
+        )
+        self._jobs = Jobs(self._watcher, exports=options.exports, webhook_url=options.webhook_url)
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until SIGINT or SIGTERM; with `burst` until nothing is left.
+
+        Raises:
+            StoreError: Redis does not answer at the beginning, or refuses.
+        """
+        self._watcher.step()
+        if self._options.burst:
+            if self.queued:
+                self._work(burst=True)
+            return
+        thread = threading.Thread(target=self._watcher.run, args=(self._stop,), name="watcher", daemon=True)
+        thread.start()
+        try:
+            self._work_on() if self.queued else self._wait()
+        finally:
+            self._stop.set()
+            thread.join(5.0)
+            with contextlib.suppress(StoreError):
+                self._watcher.withdraw()
+
+    def _work_on(self) -> None:
+        """Replace the worker as long as Redis takes it from us, and nobody asks us to end."""
+        stopping = False
+        while not stopping:
+            try:
+                stopping = self._work(burst=False)
+            except StoreError as error:
+                _log.warning("worker-lost: %s", error)
+            if not stopping:
+                time.sleep(PAUSE)
+
+    def _work(self, *, burst: bool) -> bool:
+        """Execute jobs; True when the process was asked to end."""
+        from redis.exceptions import RedisError
+
+        try:
+            worker = self._worker()
+            worker.work(burst=burst, logging_level="CRITICAL")
+        except (RedisError, OSError) as error:
+            raise translate(error, self._options.url) from error
+        # RQ has no public word for it; its handler notes the time before anything else.
+        return getattr(worker, "_shutdown_requested_date", None) is not None
+
+    def _worker(self) -> SimpleWorker:
+        from rq import Queue, SimpleWorker
+        from rq.serializers import JSONSerializer
+
+        known = job_class(self._jobs.table())
+        connection = queue_client(self._options.url)
+        queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer, job_class=known)
+        return SimpleWorker(
+            [queue],
+            name=f"{self._options.name}-{secrets.token_hex(4)}",
+            connection=connection,
+            serializer=JSONSerializer,
+            job_class=known,
+            worker_ttl=WORKER_TTL,
+            maintenance_interval=MAINTENANCE_INTERVAL,
+            log_job_description=False,
+        )
+
+    def _wait(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        while not self._stop.wait(1.0):
+            pass

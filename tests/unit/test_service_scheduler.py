@@ -1,0 +1,166 @@
+"""What a service does for a sweep besides suggestions, and which sweeps it looks after."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep
+
+from resweep_scheduler.config import SweepConfig, parse_sweep
+from resweep_scheduler.service import scheduler, watcher
+from resweep_scheduler.service.scheduler import OVERDUE_MS, Duties, SchedulerOptions
+from resweep_scheduler.service.watcher import Watched, Watcher
+from resweep_scheduler.store import Store, SweepCommand, UnknownSweepError
+
+HOOK = {"url": "http://127.0.0.1:9/none", "events": ["finished"]}
+BAYES: dict[str, object] = {"method": "bayes", "metric": {"name": "m"}, "parameters": {"x": {"min": 0.0, "max": 1.0}}}
+GRID: dict[str, object] = {"method": "grid", "parameters": {"a": {"values": [1, 2]}}}
+
+
+class Calls:
+    """Jobs that are asked for, and deliveries that are made at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.jobs: list[tuple[str, str]] = []
+        self.delivered = 0
+        monkeypatch.setattr(scheduler, "call_for", lambda _url, *words: self.jobs.append(words))
+        monkeypatch.setattr(scheduler, "deliver_due", self.deliver)
+
+    def deliver(self, *_: object, **__: object) -> int:
+        self.delivered += 1
+        return 1
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def duties(queued: bool = True, **options: Any) -> Duties:
+    return Duties(SchedulerOptions(url="redis://h/0", name="s", **options), queued=queued, clock=lambda: 0.0)
+
+
+def watched(store: Store, config: dict[str, object]) -> Watched:
+    return Watched(store, SWEEP, parse_sweep(config), 60_000)
+
+
+def finish_a_run(store: Store) -> None:
+    agent = Agent(store)
+    agent.take(make_offer(1))
+    agent.end(0)
+
+
+def test_a_sweep_without_webhooks_and_retention_costs_nothing(store: Store, calls: Calls) -> None:
+    duties()(watched(store, GRID))  # the store does not even have it
+    assert calls.jobs == []
+
+
+def test_due_webhooks_are_a_job_or_are_called_here_without_a_queue(store: Store, calls: Calls) -> None:
+    make_sweep(store)
+    finish_a_run(store)
+    one = watched(store, {**GRID, "webhooks": [HOOK]})
+    duties()(one)
+    assert calls.jobs == [("deliver", SWEEP)]
+    assert calls.delivered == 0
+    duties(queued=False)(one)
+    assert calls.delivered == 1
+
+
+def test_webhooks_that_are_overdue_are_called_here_because_their_job_may_be_dead(
+    store: Store, calls: Calls, clock: Clock
+) -> None:
+    make_sweep(store)
+    finish_a_run(store)
+    one = watched(store, {**GRID, "webhooks": [HOOK]})
+    duties()(one)
+    clock.advance(OVERDUE_MS / 1000 + 1)
+    duties()(one)
+    assert calls.jobs == [("deliver", SWEEP), ("deliver", SWEEP)]
+    assert calls.delivered == 1
+
+
+@pytest.mark.parametrize(("days", "removed"), [(0, True), (1, False), (None, False)])
+def test_sweeps_are_removed_when_they_have_been_over_for_long_enough(
+    store: Store, clock: Clock, calls: Calls, days: float | None, removed: bool
+) -> None:
+    make_sweep(store)
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    clock.advance(3600)
+    duties(queued=False, keep_finished=days)(watched(store, GRID))
+    assert bool(store.client.exists(store.keys.sweep(SWEEP))) is not removed
+
+
+def test_open_sweeps_are_kept(store: Store, calls: Calls) -> None:
+    make_sweep(store)
+    duties(queued=False, keep_finished=0)(watched(store, GRID))
+    assert store.client.exists(store.keys.sweep(SWEEP))
+
+
+# The watcher.
+
+
+def watcher_of(store: Store, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Watcher:
+    monkeypatch.setattr(watcher, "connect", lambda _url: store.client)
+    return Watcher("redis://h/0", name="service", **more)
+
+
+def create(store: Store, config: dict[str, object], sweep_id: str) -> None:
+    make_sweep(store, sweep_id)
+    config_json = parse_sweep(config).to_json() if config else "{}"
+    store.client.hset(store.keys.sweep(sweep_id), "config", config_json)
+
+
+def test_only_searches_that_learn_are_looked_after(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(store, BAYES, "learns")
+    create(store, GRID, "grid")
+    create(store, {}, "broken")
+    made = watcher_of(store, monkeypatch)
+    made.step()
+    served = [
+        sweep_id
+        for sweep_id in ("learns", "grid", "broken")
+        if store.client.exists(store.keys.sweep(sweep_id, "service"))
+    ]
+    assert served == ["learns"]
+    made.withdraw()
+    assert store.client.exists(store.keys.sweep("learns", "service")) == 0
+
+
+def test_a_call_for_suggestions_is_answered_at_once_also_for_a_new_sweep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = watcher_of(store, monkeypatch)
+    made.step()
+    create(store, BAYES, SWEEP)
+    store.announce_service([SWEEP], name="service", ttl_ms=1000)
+    store.begin_asking(SWEEP, session="a", agents=["a"], hold_ms=1000)
+    assert made.supply(SWEEP) == 1
+    assert made.supply("unknown") == 0
+
+
+def test_a_search_that_fails_is_left_to_the_agents(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(store, BAYES, SWEEP)
+    config = json.loads(parse_sweep(BAYES).to_json())
+    config["metric"] = None
+    store.client.hset(store.keys.sweep(SWEEP), "config", SweepConfig.model_validate(config).to_json())
+    made = watcher_of(store, monkeypatch)
+    made.step()
+    made.step()
+    assert store.client.exists(store.keys.sweep(SWEEP, "service")) == 0
+
+
+def test_a_sweep_that_is_removed_is_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(store, BAYES, SWEEP)
+    seen: list[str] = []
+
+    def look(one: Watched) -> None:
+        seen.append(one.sweep_id)
+        raise UnknownSweepError("gone")
+
+    made = watcher_of(store, monkeypatch, duties=look)
+    made.step()
+    store.remove_sweep(SWEEP)
+    made.step()
+    assert seen == [SWEEP]
