@@ -25,7 +25,11 @@ BEYOND_JSON_SCHEMA = {
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
     "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
     "quantised exponents overflow", "continuous in a grid",
-    "unknown sampler option", "wrong sampler option", "wrong sampler count",
+    "unknown sampler option", "wrong sampler option", "wrong sampler count", "seed of a sampler",
+    "option of another sampler", "wrong sampler share", "wrong sampler word", "too few parents",
+    "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
+    "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
+    "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
 }  # fmt: skip
 
 
@@ -78,3 +82,15 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
         "search": {"sampler": "tpe", "options": {"n_startup_trials": 5}},
     }  # fmt: skip
     assert accepts(SCHEMA, config)
+
+
+def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
+    config = {
+        **HEAD,
+        "method": "custom",
+        "parameters": {"a": {"min": 0.0, "max": 1.0}},
+        "metrics": [{"name": "loss"}, {"name": "size", "goal": "maximize"}],
+    }
+    for optimizer in ({}, {"optimizer": "nsga2"}, {"optimizer": {"sampler": "nsga2", "options": {}}}):
+        assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", **optimizer}})
+    assert not accepts(SCHEMA, config)

@@ -84,6 +84,7 @@ def test_all_defaults() -> None:
     assert normalised == {
         "method": "random",
         "metric": None,
+        "metrics": (),
         "program": "train.py",
         "command": ("${env}", "${interpreter}", "${program}", "${args}"),
         "name": None,

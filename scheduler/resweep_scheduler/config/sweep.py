@@ -24,7 +24,8 @@ class SweepConfig(BaseModel):
     Attributes:
         method: How new runs get their parameters.
         parameters: The search space, nested as the user wrote it.
-        metric: What is optimised; None for grid and random without a metric.
+        metric: What is optimised; None for grid and random without a metric, and with `metrics`.
+        metrics: What is optimised when there are several goals, at least two; else empty.
         program: The training script; None if the command names what is run, or a function is.
         command: Template of the command line of a run.
         name, description, entity, project: Texts; None if not given.
@@ -32,7 +33,7 @@ class SweepConfig(BaseModel):
         early_terminate: Rule that stops weak runs; None for none.
         seed: Seed of the search; drawn when the config was read if the user gave none.
         preemption, retry, lease, checkpoint: How runs survive.
-        search: The sampler of ``bayes``; None for its default.
+        search: The sampler of Optuna that ``bayes`` uses; None for its default.
         warnings: What was accepted and will not have the effect that one might expect.
     """
 
@@ -41,6 +42,7 @@ class SweepConfig(BaseModel):
     method: Literal["grid", "random", "bayes"]
     parameters: dict[str, Parameter]
     metric: Metric | None = None
+    metrics: tuple[Metric, ...] = ()
     program: Annotated[str, Field(min_length=1)] | None = None
     command: tuple[str, ...] = DEFAULT_COMMAND
     name: str | None = None
