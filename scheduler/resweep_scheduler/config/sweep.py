@@ -12,6 +12,7 @@ from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
+from resweep_scheduler.config.prior import Prior
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
 from resweep_scheduler.config.template import DEFAULT_COMMAND
 
@@ -34,6 +35,7 @@ class SweepConfig(BaseModel):
         seed: Seed of the search; drawn when the config was read if the user gave none.
         preemption, retry, lease, checkpoint: How runs survive.
         search: The sampler of Optuna that ``bayes`` uses; None for its default.
+        priors: Runs of before the sweep that its search learns from; no key of the YAML.
         warnings: What was accepted and will not have the effect that one might expect.
     """
 
@@ -57,6 +59,7 @@ class SweepConfig(BaseModel):
     lease: Lease = Lease()
     checkpoint: Checkpoint = Checkpoint()
     search: SearchOptions | None = None
+    priors: tuple[Prior, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
