@@ -30,6 +30,10 @@ BEYOND_JSON_SCHEMA = {
     "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
     "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
     "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
+    "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
+    "choices without a probability", "name of a choice outside", "name of the parameter itself",
+    "names of two choices that can be taken together", "name of a choice in an outer choice",
+    "command that needs a choice", "group in two choices",
 }  # fmt: skip
 
 

@@ -25,11 +25,11 @@ Schema: TypeAlias = dict[str, Any]
 def json_schema() -> dict[str, object]:
     """The JSON schema (draft 2020-12) of a sweep config as users write it."""
     definitions: Schema = {"JsonValue": {}, **{name: _kind_schema(name, kind) for name, kind in KINDS.items()}}
-    definitions["group"] = _group("parameters")
-    definitions["grid_group"] = _group("grid_parameters")
     countable = [name for name, kind in KINDS.items() if kind.countable]
-    definitions["parameters"] = _parameters([*KINDS, "group"])
-    definitions["grid_parameters"] = _parameters([*countable, "grid_group"])
+    for prefix, kinds in (("", list(KINDS)), ("grid_", countable)):
+        definitions[f"{prefix}group"] = _group(f"{prefix}parameters")
+        definitions[f"{prefix}choices"] = _choices(f"{prefix}parameters", weighted=not prefix)
+        definitions[f"{prefix}parameters"] = _parameters([*kinds, f"{prefix}choices", f"{prefix}group"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "resweep sweep config",
@@ -131,6 +131,29 @@ def _group(parameters: str) -> Schema:
         "additionalProperties": False,
         "properties": {"parameters": {"$ref": f"#/$defs/{parameters}"}},
         "description": "A group of parameters.",
+    }
+
+
+def _choices(parameters: str, *, weighted: bool) -> Schema:
+    nothing: list[Schema] = [{"type": "null"}, {"type": "object", "maxProperties": 0}]
+    body: Schema = {"parameters": {"anyOf": [*nothing, {"$ref": f"#/$defs/{parameters}"}]}}
+    if weighted:
+        body["probability"] = {"type": ["number", "null"], "minimum": 0}
+    bodies: Schema = {"type": ["object", "null"], "additionalProperties": False, "properties": body}
+    listed: Schema = {**bodies, "type": "object", "required": ["value"], "properties": {"value": {}, **body}}
+    return {
+        "type": "object",
+        "required": ["choices"],
+        "additionalProperties": False,
+        "properties": {
+            "choices": {
+                "anyOf": [
+                    {"type": "object", "minProperties": 1, "additionalProperties": bodies},
+                    {"type": "array", "minItems": 1, "items": listed},
+                ]
+            }
+        },
+        "description": "Values that bring parameters of their own.",
     }
 
 

@@ -6,12 +6,19 @@ from importlib.util import find_spec
 from typing import Final
 
 from resweep_scheduler.config.faults import FaultLog
-from resweep_scheduler.config.parameters import Categorical, CategoricalWithProbabilities, Constant, flatten
+from resweep_scheduler.config.parameters import (
+    Categorical,
+    CategoricalWithProbabilities,
+    Choices,
+    Constant,
+    flatten,
+    leaves_of,
+)
 from resweep_scheduler.config.samplers import SAMPLERS
 from resweep_scheduler.config.sections import SearchOptions
 from resweep_scheduler.config.toplevel import Draft
 
-_WITHOUT_ORDER: Final = (Constant, Categorical, CategoricalWithProbabilities)
+_WITHOUT_ORDER: Final = (Constant, Categorical, CategoricalWithProbabilities, Choices)
 
 
 def check_goals(draft: Draft, log: FaultLog) -> None:
@@ -52,15 +59,17 @@ def check_search(draft: Draft, log: FaultLog) -> None:
 
 
 def _check_space(draft: Draft, sampler: str, where: tuple[str, ...], log: FaultLog) -> None:
-    leaves = flatten(draft.parameters)
-    if sampler == "cmaes" and sum(not isinstance(leaf, _WITHOUT_ORDER) for leaf in leaves.values()) < 2:
-        rule = "cmaes needs at least two parameters that are numbers"
-        log.add(where, rule, sorted(map(".".join, leaves)), "Use tpe.")
-    if sampler == "brute_force":
-        for path, leaf in leaves.items():
-            if not (leaf.countable or isinstance(leaf, CategoricalWithProbabilities)):
-                rule = f"brute_force needs parameters that can be counted, and {'.'.join(path)} cannot"
-                log.add(where, rule, leaf.distribution, "Use values: […], int_uniform, q_uniform, or another sampler.")
+    if sampler == "cmaes":
+        always = flatten(draft.parameters)  # what choices bring stays inside them
+        if sum(not isinstance(parameter, _WITHOUT_ORDER) for parameter in always.values()) < 2:
+            rule = "cmaes needs at least two parameters that are numbers and always exist"
+            log.add(where, rule, sorted(map(".".join, always)), "Use tpe.")
+    elif sampler == "brute_force":
+        for leaf in leaves_of(draft.parameters):
+            if not (leaf.parameter.countable or isinstance(leaf.parameter, CategoricalWithProbabilities)):
+                rule = f"brute_force needs parameters that can be counted, and {'.'.join(leaf.path)} cannot"
+                cure = "Use values: […], int_uniform, q_uniform, or another sampler."
+                log.add(where, rule, leaf.parameter.distribution, cure)
 
 
 def _warn_of_packages(draft: Draft, sampler: str, packages: tuple[str, ...]) -> None:

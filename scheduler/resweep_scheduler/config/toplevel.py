@@ -89,6 +89,8 @@ class Draft:
     engine: str | None = None
     """Of W&B's scheduler."""
     warnings: list[str] = field(default_factory=list)
+    written: Mapping[str, object] = field(default_factory=dict)
+    """The parameters as they were written, faulty ones too."""
     misspelt: set[str] = field(default_factory=set)
     """Keys that are missing because another key was meant to be them; that is reported already."""
 
@@ -106,6 +108,7 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
         draft.method = _read_method(raw, draft, log)
     if "parameters" in raw:
         draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
+        draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
     elif "parameters" not in draft.misspelt:
         log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
     for name, model in SECTIONS.items():
