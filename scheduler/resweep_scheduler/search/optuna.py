@@ -12,7 +12,7 @@ from resweep_scheduler.search.base import PastRun, Search, SearchError, check_re
 from resweep_scheduler.search.distinct import key_of, new_point
 from resweep_scheduler.search.encoding import Codec, Latent
 from resweep_scheduler.search.impute import Goals, Verdict
-from resweep_scheduler.search.samplers import Question, question_of
+from resweep_scheduler.search.samplers import Setting, question_of
 from resweep_scheduler.search.space import dimensions_of, nest
 from resweep_scheduler.search.study import Known, Past
 
@@ -62,8 +62,8 @@ class LatentSearch:
     def __init__(self, codec: Codec, goals: Goals, search: SearchOptions, seed: int) -> None:
         self._codec = codec
         self._goals = goals
-        self._search = search
-        self._seed = seed
+        self._sampler = search.sampler
+        self._setting = Setting(codec, goals.directions, search.options, seed)
         self._past = Past(codec, goals)
 
     def suggest(self, *, first_index: int, count: int, runs: Sequence[PastRun]) -> list[Latent]:
@@ -76,22 +76,18 @@ class LatentSearch:
         # What the points of this question count as for those after them.
         proposed = self._goals.outcomes([*past, PastRun(first_index, {}, "pending", None)])[-1]
         keys = {key for one in known if (key := key_of(self._codec, one.latent)) is not None}
-        ask = question_of(self._search.sampler)
-
-        def put(known: list[Known]) -> Question:
-            return ask(self._codec, self._goals.directions, self._search.options, self._seed, known)
-
-        question = put(known)
+        ask = question_of(self._sampler)
+        question = ask(self._setting, known)
         points: list[Latent] = []
         for index in range(first_index, first_index + count):
-            point = new_point(self._codec, question.candidates(index), keys, seed=self._seed, index=index)
+            point = new_point(self._codec, question.candidates(index), keys, seed=self._setting.seed, index=index)
             if (key := key_of(self._codec, point)) is not None:
                 keys.add(key)
             known.append(Known(index, point, proposed))
             if proposed.verdict is Verdict.OPEN:
                 question.add(known[-1])
             else:
-                question = put(known)  # with `impute_while_running` they count at once
+                question = ask(self._setting, known)  # with `impute_while_running` they count at once
             points.append(point)
         return points
 

@@ -15,11 +15,14 @@ not kept; they get it back in a form that follows from the records:
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final, Literal
 
@@ -37,35 +40,46 @@ from resweep_scheduler.search.study import Known, LatentStudy
 _DRAWS: Final = 4
 _STARTUP: Final = {"tpe": 10, "gp": 10, "cmaes": 1}
 _POPULATION: Final = 50
+_SNAPSHOT_EVERY: Final = 32
 _GENETIC: Final[Mapping[str, type[NSGAIISampler] | type[NSGAIIISampler]]] = {
     "nsga2": NSGAIISampler,
     "nsga3": NSGAIIISampler,
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is the same at each question.
+
+    Attributes:
+        codec: The space.
+        directions: Which way is better, for each goal.
+        options: Of the sampler, as the config gives them.
+        seed: Seed of the sweep.
+        memo: What earlier questions found out; no answer depends on it.
+    """
+
+    codec: Codec
+    directions: Sequence[Literal["minimize", "maximize"]]
+    options: Mapping[str, Any]
+    seed: int
+    memo: dict[int, Any] = field(default_factory=dict)
+
+
 class Question(ABC):
     """One question to a sampler: some known runs, and then one index after the other.
 
     Args:
-        codec: The space.
-        directions: Which way is better, for each goal.
-        options: As the config gives them.
-        seed: Seed of the sweep.
+        setting: What is the same at each question.
         known: The runs, in the order of their indices.
     """
 
-    def __init__(
-        self,
-        codec: Codec,
-        directions: Sequence[Literal["minimize", "maximize"]],
-        options: Mapping[str, Any],
-        seed: int,
-        known: Sequence[Known],
-    ) -> None:
-        self.codec = codec
-        self.directions = directions
-        self.options = dict(options)
-        self.seed = seed
+    def __init__(self, setting: Setting, known: Sequence[Known]) -> None:
+        self.codec = setting.codec
+        self.directions = setting.directions
+        self.options = dict(setting.options)
+        self.seed = setting.seed
+        self.memo = setting.memo
         self.known = list(known)
 
     @abstractmethod
@@ -94,12 +108,14 @@ class RandomQuestion(Question):
 class StudyQuestion(Question):
     """A sampler of Optuna that looks at a study. The first points are those of random search."""
 
-    startup: int
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, setting: Setting, known: Sequence[Known]) -> None:
+        super().__init__(setting, known)
         counting = sum(one.outcome.verdict is Verdict.COUNTS for one in self.known)
-        self._study = self.study() if counting >= self.startup else None
+        self._study = self.study() if counting >= self.startup() else None
+
+    @abstractmethod
+    def startup(self) -> int:
+        """How many runs must count before the sampler is asked; at least 1."""
 
     def study(self) -> LatentStudy:
         """The study that the sampler sees."""
@@ -114,11 +130,13 @@ class StudyQuestion(Question):
             yield random_latent(self.codec, self.seed, index)
             return
         for draw in range(_DRAWS):
-            with warnings.catch_warnings():
-                # Users chose the option; that Optuna calls it experimental is no news for each run.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = self.sampler(self.draw_seed(index, draw))
-            yield self._study.ask(sampler)
+            yield self._study.ask(self._quiet_sampler(self.draw_seed(index, draw)))
+
+    def _quiet_sampler(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            # Users chose the option; that Optuna calls it experimental is no news for each run.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return self.sampler(seed)
 
     def add(self, known: Known) -> None:
         super().add(known)
@@ -129,10 +147,8 @@ class StudyQuestion(Question):
 class TpeQuestion(StudyQuestion):
     """Optuna's TPE; in conditional spaces with `group`, so that each branch is modelled as a whole."""
 
-    def __init__(self, *arguments: Any) -> None:
-        options: Mapping[str, Any] = arguments[2]
-        self.startup = max(1, options.get("n_startup_trials", _STARTUP["tpe"]))
-        super().__init__(*arguments)
+    def startup(self) -> int:
+        return max(1, int(self.options.get("n_startup_trials", _STARTUP["tpe"])))
 
     def sampler(self, seed: int) -> BaseSampler:
         options = dict(self.options)
@@ -147,10 +163,8 @@ class TpeQuestion(StudyQuestion):
 class GpQuestion(StudyQuestion):
     """Optuna's Gaussian process."""
 
-    def __init__(self, *arguments: Any) -> None:
-        options: Mapping[str, Any] = arguments[2]
-        self.startup = max(1, options.get("n_startup_trials", _STARTUP["gp"]))
-        super().__init__(*arguments)
+    def startup(self) -> int:
+        return max(1, int(self.options.get("n_startup_trials", _STARTUP["gp"])))
 
     def sampler(self, seed: int) -> BaseSampler:
         options = {**self.options, "n_startup_trials": 0, "warn_independent_sampling": False}
@@ -162,23 +176,25 @@ class GeneticQuestion(StudyQuestion):
 
     kind: type[NSGAIISampler] | type[NSGAIIISampler]
 
-    def __init__(self, *arguments: Any) -> None:
-        options: Mapping[str, Any] = arguments[2]
-        self.startup = options.get("population_size", _POPULATION)
-        super().__init__(*arguments)
+    def startup(self) -> int:
+        return int(self.options.get("population_size", _POPULATION))
 
     def study(self) -> LatentStudy:
         generations: dict[int, int] = {}
         for place, one in enumerate(self.known):
             if one.outcome.verdict is Verdict.COUNTS:
-                generations[place] = len(generations) // self.startup
+                generations[place] = len(generations) // self.startup()
         key = self.kind._get_generation_key()
-        return LatentStudy(
+        study = LatentStudy(
             self.codec,
             self.directions,
             self.known,
             lambda place: {key: generations[place]} if place in generations else {},
         )
+        # Whoever asks first selects the parents, and Optuna keeps them in the study: this is done under a seed of its
+        # own, so that each point has the same parents, asked for alone or with others.
+        study.ask(self._quiet_sampler(self.draw_seed(-1, 0)))
+        return study
 
     def sampler(self, seed: int) -> BaseSampler:
         options = dict(self.options)
@@ -232,8 +248,8 @@ class CmaesQuestion(Question):
     The start lies in the middle, or at the best of the prior runs.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, setting: Setting, known: Sequence[Known]) -> None:
+        super().__init__(setting, known)
         self._numbers = [one for one in self.codec.coordinates if not one.choices and not one.conditions]
         counting = [one for one in self.known if self._counts(one)]
         startup = self.options.get("n_startup_trials", _STARTUP["cmaes"])
@@ -245,38 +261,52 @@ class CmaesQuestion(Question):
         return verdict is Verdict.COUNTS or (takes_stopped and verdict is Verdict.STOPPED)
 
     def _replay(self, counting: Sequence[Known], startup: int) -> Any:
-        import numpy as np
-
-        sign = 1 if self.directions[0] == "minimize" else -1
-
-        def solution(one: Known) -> tuple[Any, float]:
-            return np.array([one.latent[number.name] for number in self._numbers]), sign * one.outcome.values[0]
-
-        priors = [solution(one) for one in counting if one.index < 0]
-        own = [solution(one) for one in counting if one.index >= 0]
-        mean = min(priors, key=lambda pair: pair[1])[0] if priors else np.full(len(self._numbers), 0.5)
+        priors = [self._solution(one) for one in counting if one.index < 0]
+        mean = min(priors, key=lambda pair: pair[1])[0] if priors else (0.5,) * len(self._numbers)
         optimizer = self._new(mean, 0)
-        told = max(0, startup - len(priors))
-        while told + optimizer.population_size <= len(own):
-            optimizer.tell(own[told : told + optimizer.population_size])
-            told += optimizer.population_size
-            if optimizer.should_stop():
-                # It has converged; what follows is a new start from another place.
-                place = [uniform_draw(self.seed, told, f"#restart.{number.name}") for number in self._numbers]
-                optimizer = self._new(np.array(place), told)
+        own = [self._solution(one) for one in counting if one.index >= 0][max(0, startup - len(priors)) :]
+        size = optimizer.population_size
+        populations = [own[start : start + size] for start in range(0, len(own) - size + 1, size)]
+        # What came before names a state, so that a search that is asked again need not start from the beginning.
+        states = list(
+            itertools.accumulate(map(tuple, populations), lambda state, told: hash((state, told)), initial=hash(mean))
+        )
+        done = next((place for place in range(len(populations), 0, -1) if states[place] in self.memo), 0)
+        if done:
+            optimizer = copy.deepcopy(self.memo[states[done]])
+        for place, population in enumerate(populations[done:], done + 1):
+            optimizer = self._tell(optimizer, population, place)
+            if place % _SNAPSHOT_EVERY == 0 or place == len(populations):
+                self.memo[states[place]] = copy.deepcopy(optimizer)
+        for state in self.memo.keys() - set(states):
+            del self.memo[state]
         return optimizer
 
-    def _new(self, mean: Any, told: int) -> Any:
+    def _tell(self, optimizer: Any, population: Sequence[tuple[tuple[float, ...], float]], place: int) -> Any:
+        import numpy as np
+
+        optimizer.tell([(np.array(position), value) for position, value in population])
+        if not optimizer.should_stop():
+            return optimizer
+        # It has converged; what follows is a new start from another place.
+        mean = [uniform_draw(self.seed, place, f"#restart.{one.name}") for one in self._numbers]
+        return self._new(mean, place)
+
+    def _solution(self, one: Known) -> tuple[tuple[float, ...], float]:
+        sign = 1 if self.directions[0] == "minimize" else -1
+        return tuple(one.latent[number.name] for number in self._numbers), sign * one.outcome.values[0]
+
+    def _new(self, mean: Sequence[float], place: int) -> Any:
         import cmaes
         import numpy as np
 
         options: dict[str, Any] = {
-            "mean": mean,
+            "mean": np.array(mean),
             "sigma": 1 / 6,
             "bounds": np.array([[MARGIN, 1 - MARGIN]] * len(self._numbers)),
             "n_max_resampling": 10 * len(self._numbers),
             "population_size": self.options.get("popsize"),
-            "seed": self.draw_seed(told, -1),
+            "seed": self.draw_seed(place, -1),
         }
         if self.options.get("use_separable_cma"):
             return cmaes.SepCMA(**options)

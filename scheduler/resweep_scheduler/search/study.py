@@ -137,7 +137,7 @@ class LatentStudy:
         self._storage.load(self._study._study_id, trials)
 
     def ask(self, sampler: BaseSampler) -> Latent:
-        """What the sampler proposes next; the study is as before afterwards."""
+        """What the sampler proposes next; the trials are as before afterwards."""
         self._study.sampler = sampler
         trial = self._study.ask()
         latent: Latent = {}
