@@ -146,7 +146,7 @@ class PriorReader:
             value=None if several else found[0][0],
             last=None if several else found[0][1],
             values=tuple(last for _, last in found) if several else (),
-            stopped=run.state is RunState.KILLED and run.stop.startswith("early_terminate"),
+            stopped=run.stopped and run.state is RunState.KILLED,
         )
 
     def _values(self, store: Store, run: Run, metric: Metric) -> tuple[float | None, float | None]:

@@ -95,6 +95,7 @@ def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
         "parameters": {"a": {"min": 0.0, "max": 1.0}},
         "metrics": [{"name": "loss"}, {"name": "size", "goal": "maximize"}],
     }
-    for optimizer in ({}, {"optimizer": "nsga2"}, {"optimizer": {"sampler": "nsga2", "options": {}}}):
-        assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", **optimizer}})
+    assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna"}})
+    for optimizer in ("nsga2", {"sampler": "nsga2", "options": {}}):
+        assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", "optimizer": optimizer}})
     assert not accepts(SCHEMA, config)

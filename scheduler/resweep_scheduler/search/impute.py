@@ -109,7 +109,8 @@ def _seen_by(run: PastRun, place: int) -> PastRun:
 def _outcome(run: PastRun, values: Sequence[float | None]) -> Outcome:
     known = tuple(value for value in values if value is not None)
     if len(known) == len(values):
-        return Outcome(Verdict.STOPPED if run.stopped else Verdict.COUNTS, known)
+        own = all(_finite(value) is not None for value in run.values or (run.value,))
+        return Outcome(Verdict.STOPPED if run.stopped and own else Verdict.COUNTS, known)
     return Outcome(Verdict.WORTHLESS if run.state in TERMINAL_STATES else Verdict.OPEN)
 
 

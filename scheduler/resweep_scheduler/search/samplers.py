@@ -18,7 +18,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from resweep_scheduler.search.distinct import random_latent
 from resweep_scheduler.search.encoding import MARGIN, Codec, Latent
 from resweep_scheduler.search.impute import Verdict
 from resweep_scheduler.search.random import uniform_draw
-from resweep_scheduler.search.study import Known, LatentStudy
+from resweep_scheduler.search.study import Known, LatentStudy, without_experimental_warnings
 
 _DRAWS: Final = 4
 _STARTUP: Final = {"tpe": 10, "gp": 10, "cmaes": 1}
@@ -133,9 +132,7 @@ class StudyQuestion(Question):
             yield self._study.ask(self._quiet_sampler(self.draw_seed(index, draw)))
 
     def _quiet_sampler(self, seed: int) -> BaseSampler:
-        with warnings.catch_warnings():
-            # Users chose the option; that Optuna calls it experimental is no news for each run.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with without_experimental_warnings():
             return self.sampler(seed)
 
     def add(self, known: Known) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +186,14 @@ class LatentStudy:
 def distribution_of(one: Coordinate) -> BaseDistribution:
     """A coordinate as Optuna sees it: the index of a category, or the u of a number."""
     return CategoricalDistribution(one.choices) if one.choices else FloatDistribution(MARGIN, 1 - MARGIN)
+
+
+@contextmanager
+def without_experimental_warnings() -> Iterator[None]:
+    """Keep quiet that Optuna calls something experimental: users chose it, and hear it once in the documentation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 @contextmanager

@@ -274,6 +274,7 @@ def _decode_run(run_id: str, part: Sequence[Any], params_text: str | None) -> Ru
         summary=_mapping(summary),
         step=_int(fields.get("step")),
         metric=float(metric) if metric else None,
+        stopped=fields.get("pruned") == "1",
         values=decode_values(fields.get("values")),
         exit_code=_int(fields.get("exit_code")),
         signal=_int(fields.get("signal")),

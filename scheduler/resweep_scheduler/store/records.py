@@ -261,6 +261,7 @@ class Run:
     summary: Mapping[str, Any]
     step: int | None  # largest logged step
     metric: float | None  # best finite value of the sweep's metric
+    stopped: bool  # early termination ended it, or is about to
     values: tuple[float | None, ...]  # last finite value of each of the sweep's metrics; empty before the first
     exit_code: int | None
     signal: int | None  # the signal that ended the child
