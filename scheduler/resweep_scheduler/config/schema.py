@@ -136,9 +136,10 @@ def _group(parameters: str) -> Schema:
 
 def _choices(parameters: str, *, weighted: bool) -> Schema:
     nothing: list[Schema] = [{"type": "null"}, {"type": "object", "maxProperties": 0}]
-    body: Schema = {"parameters": {"anyOf": [*nothing, {"$ref": f"#/$defs/{parameters}"}]}}
-    if weighted:
-        body["probability"] = {"type": ["number", "null"], "minimum": 0}
+    body: Schema = {
+        "parameters": {"anyOf": [*nothing, {"$ref": f"#/$defs/{parameters}"}]},
+        "probability": {"type": ["number", "null"], "minimum": 0} if weighted else {"type": "null"},
+    }
     bodies: Schema = {"type": ["object", "null"], "additionalProperties": False, "properties": body}
     listed: Schema = {**bodies, "type": "object", "required": ["value"], "properties": {"value": {}, **body}}
     return {

@@ -206,8 +206,9 @@ def value_at(parameter: Parameter, u: float) -> object:
         case IntUniform():
             # Exact also where the range is wider than the precision of a float.
             return parameter.min + math.floor(Fraction(u) * (parameter.max - parameter.min + 1))
-        case Nested():
-            raise TypeError("a group has no value of its own; its dimensions have (got Nested). Flatten it first.")
+        case Nested() | Choices():
+            kind = type(parameter).__name__
+            raise TypeError(f"only dimensions have values of their own (got {kind}). Take those of dimensions_of.")
     value = _continuous(parameter, u)
     return parameter.lattice.nearest(value) if isinstance(parameter, _QUANTISED) else value
 
