@@ -192,6 +192,15 @@ def _adopt(stage: Stage) -> Call:
     )
 
 
+def _prune_run(stage: Stage) -> Call:
+    token = stage.begin()
+    return Call(
+        lambda store: store.prune_run(token, iteration=0, reason="early_terminate: weak", data={}),
+        lambda answer: answer.hold is Hold.OWNER and answer.stop == "early_terminate: weak",
+        lambda: stage.hand_over(token),
+    )
+
+
 def _release(stage: Stage) -> Call:
     stage.begin()
     return Call(
@@ -328,6 +337,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "leave": _leave,
     "log": _log,
     "mark_preempting": _mark_preempting,
+    "prune_run": _prune_run,
     "release": _release,
     "remove_runs": _remove_runs,
     "retry_run": _retry_run,
