@@ -88,7 +88,7 @@ def test_a_new_sweep_learns_from_runs_of_before(desk: Desk) -> None:
     ("options", "says"),
     [
         (("--prior-run", "nobody"), "no run 'nobody'"),
-        (("--warm-start", "nothing"), "no sweep 'nothing'"),
+        (("--warm-start", "nothing"), "no sweep has the id 'nothing'"),
         (("--warm-start", "a/b/c/d"), "Expected sweep_id in form of"),
         (("--prior-run", "a//b"), "a run is given as RUN"),
     ],
