@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -121,3 +123,67 @@ def script_of(agent: int, run_id: str) -> int:
         if f"WANDB_RUN_ID={run_id}".encode() in environment:
             return child
     raise AssertionError(f"agent {agent} runs no script of {run_id}")
+
+
+OF_MODEL = {"svm": {"C", "gamma"}, "forest": {"trees", "depth"}, "mlp": {"hidden", "solver"}}
+
+
+def test_conditional_gives_each_run_what_belongs_to_its_model(url: str, tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "conditional.yaml").read_text()
+    shorter = tmp_path / "conditional.yaml"
+    shorter.write_text(text.replace("run_cap: 24", "run_cap: 6").replace("method: bayes", "method: random"))
+    done = resweep("start", str(shorter), "--dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    sweep_id = json.loads(resweep("ls", "--json").stdout)[0]["id"]
+    runs = json.loads(resweep("runs", sweep_id, "--json").stdout)
+    for run in runs:
+        expected = {"scale", "model"} | OF_MODEL[run["params"]["model"]]
+        expected |= {"lr"} if run["params"].get("solver") == "adam" else set()
+        assert set(run["params"]) == set(run["config"]) == expected
+        assert run["summary"]["accuracy"] > 0.5
+    assert {run["params"]["model"] for run in runs} == set(OF_MODEL)
+    rows = list(csv.DictReader(io.StringIO(resweep("export", sweep_id, "--format", "csv").stdout)))
+    assert len(rows) == 6
+    for row, run in zip(rows, runs, strict=True):
+        columns = {name for name in row if name.startswith("params.") and row[name] != ""}
+        assert columns == {f"params.{name}" for name in run["params"]}
+
+
+CONDITIONAL_GRID = """\
+method: grid
+command: ["${interpreter}", "-c", "import sys; print('given', sys.argv[1:])", "--lr=${lr}", "--beta=${beta}", "${args}"]
+parameters:
+  optimizer:
+    choices:
+      sgd: {parameters: {lr: {value: 0.1}, nesterov: {values: [true, false]}}}
+      adam: {parameters: {lr: {value: 0.1}, beta: {value: 0.9}}}
+      1: {parameters: {lr: {value: 0.3}}}
+  depth: {min: 1, max: 2}
+"""
+
+
+def test_a_conditional_grid_is_counted_run_and_shown(url: str, tmp_path: Path) -> None:
+    config = tmp_path / "sweep.yaml"
+    config.write_text(CONDITIONAL_GRID)
+    assert "8 runs" in resweep("validate", str(config)).stdout
+    sweep_id = resweep("create", "-q", str(config)).stdout.strip()
+    missing = json.loads(resweep("missing", sweep_id, "--json").stdout)
+    assert missing[0]["params"] == {"optimizer": "sgd", "lr": 0.1, "nesterov": True, "depth": 1}
+    assert missing[-1]["params"] == {"optimizer": 1, "lr": 0.3, "depth": 2}
+    assert len(missing) == 8
+    done = resweep("start", sweep_id, "--dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(resweep("missing", sweep_id, "--json").stdout) == []
+    shown = json.loads(resweep("show", sweep_id, "--json").stdout)
+    assert (shown["planned"], shown["missing"], shown["counts"]["finished"]) == (8, 0, 8)
+    assert "8 of 8" in resweep("show", sweep_id).stdout
+    runs = json.loads(resweep("runs", sweep_id, "--json").stdout)
+    assert [run["params"] for run in runs] == [point["params"] for point in missing]
+    table = " ".join(resweep("runs", sweep_id).stdout.split())
+    assert "lr=0.1 beta=0.9 depth=1" in table
+    assert "lr=0.3 depth=2" in table
+    printed = {str(run["params"]): resweep("logs", run["id"]).stdout for run in runs}
+    for params, output in printed.items():
+        assert ("--beta" in output) == ("beta" in params), output
+    given = "['--lr=0.1', '--beta=0.9', '--optimizer=adam', '--lr=0.1', '--beta=0.9', '--depth=1']"
+    assert f"given {given}" in next(output for output in printed.values() if "adam" in output and "depth=1" in output)

@@ -17,8 +17,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _KNOWN = {
     "type", "enum", "const", "required", "properties", "additionalProperties", "propertyNames", "minProperties",
-    "items", "minItems", "minLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "anyOf", "allOf", "if",
-    "then", "$ref", "$defs", "$schema", "title", "description", "default",
+    "maxProperties", "items", "minItems", "minLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "anyOf",
+    "allOf", "if", "then", "$ref", "$defs", "$schema", "title", "description", "default",
 }  # fmt: skip
 
 
@@ -96,7 +96,9 @@ def _fits_parts(schema: Mapping[str, Any], value: object, root: Mapping[str, Any
 
 
 def _fits_object(schema: Mapping[str, Any], value: dict[str, object], root: Mapping[str, Any]) -> bool:
-    if len(value) < schema.get("minProperties", 0) or any(key not in value for key in schema.get("required", ())):
+    if not schema.get("minProperties", 0) <= len(value) <= schema.get("maxProperties", len(value)):
+        return False
+    if any(key not in value for key in schema.get("required", ())):
         return False
     if "propertyNames" in schema and not all(_fits(schema["propertyNames"], key, root) for key in value):
         return False

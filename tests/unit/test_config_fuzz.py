@@ -26,6 +26,22 @@ WHOLE: dict[str, Any] = {
         "log": {"distribution": "log_uniform", "min": -3, "max": 1},
         "log_values": {"distribution": "q_log_uniform_values", "min": 1, "max": 100, "q": 5},
         "inverse": {"distribution": "inv_log_uniform", "min": 0.5, "max": 2},
+        "chosen": {
+            "choices": {
+                "a": {"parameters": {"of_a": {"min": 0.0, "max": 1.0}, "of_both": {"value": 1}}, "probability": 0.5},
+                "b": {"parameters": {"of_both": {"values": [1, 2]}}, "probability": 0.25},
+                "c": {"parameters": None, "probability": 0.25},
+            }
+        },
+        "listed": {
+            "choices": [
+                {
+                    "value": [1],
+                    "parameters": {"deep": {"choices": {"x": {"parameters": {"y": {"value": 1}}}, 1: None}}},
+                },
+                {"value": None},
+            ]
+        },
         "group": {
             "parameters": {
                 "normal": {"distribution": "q_normal", "mu": 3, "sigma": 1, "q": 1},
@@ -36,7 +52,7 @@ WHOLE: dict[str, Any] = {
     },
     "metric": {"name": "loss", "goal": "minimize", "target": 0.1, "impute": "worst", "impute_while_running": "false"},
     "early_terminate": {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3, "strict": False},
-    "command": ["${env}", "python", "${program}", "--x=${float}", "${group.beta}", "${args}"],
+    "command": ["${env}", "python", "${program}", "--x=${float}", "--y=${of_a}${y}", "${group.beta}", "${args}"],
     "name": "n",
     "run_cap": 3,
     "seed": 5,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.jsonschema import accepts
 
-from resweep_scheduler.config import json_schema
+from resweep_scheduler.config import json_schema, parse_sweep
 from resweep_scheduler.config.parameters import KINDS
 
 SCHEMA = json_schema()
@@ -24,8 +24,16 @@ BEYOND_JSON_SCHEMA = {
     "early_terminate without bands", "early_terminate with empty bands", "program in command only",
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
     "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
-    "quantised exponents overflow", "continuous in a grid",
-    "unknown sampler option", "wrong sampler option", "wrong sampler count",
+    "quantised exponents overflow", "continuous in a grid", "continuous choice in a grid",
+    "unknown sampler option", "wrong sampler option", "wrong sampler count", "seed of a sampler",
+    "option of another sampler", "wrong sampler share", "wrong sampler word", "too few parents",
+    "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
+    "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
+    "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
+    "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
+    "choices without a probability", "name of a choice outside", "name of the parameter itself",
+    "names of two choices that can be taken together", "name of a choice in an outer choice",
+    "command that needs a choice", "group in two choices",
 }  # fmt: skip
 
 
@@ -63,6 +71,30 @@ def test_the_schema_accepts_every_kind_nested_and_not(kind: str) -> None:
     assert accepts(SCHEMA, {**HEAD, "method": "grid", "parameters": parameters}) == KINDS[kind].countable
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"sgd": {"parameters": {"m": {"value": 1}}}, "adam": {}, "lbfgs": None},
+        {"sgd": {"parameters": {}, "probability": None}, "adam": {"parameters": None}},
+        [{"value": [1]}, {"value": None, "parameters": {"o": {"choices": {"x": {"parameters": {"y": {"value": 1}}}}}}}],
+    ],
+)
+def test_the_schema_accepts_choices_in_both_forms_and_methods(choices: object) -> None:
+    for method in ("random", "grid"):
+        parameters = {"a": {"choices": choices}, "g": {"parameters": {"a": {"choices": choices}}}}
+        config = {**HEAD, "method": method, "parameters": parameters}
+        assert accepts(SCHEMA, config)
+        parse_sweep(config)
+
+
+def test_the_schema_takes_for_a_grid_only_what_can_be_counted_in_choices_too() -> None:
+    normal = {"parameters": {"a": {"choices": {"x": {"parameters": {"n": {"distribution": "normal"}}}}}}}
+    weighted = {"parameters": {"a": {"choices": {"x": {"probability": 1}}}}}
+    for parameters in (normal, weighted):
+        assert accepts(SCHEMA, {**HEAD, **parameters})
+        assert not accepts(SCHEMA, {**HEAD, **parameters, "method": "grid"})
+
+
 def test_the_schema_accepts_all_keys_at_once() -> None:
     config = {
         **HEAD,
@@ -78,3 +110,16 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
         "search": {"sampler": "tpe", "options": {"n_startup_trials": 5}},
     }  # fmt: skip
     assert accepts(SCHEMA, config)
+
+
+def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
+    config = {
+        **HEAD,
+        "method": "custom",
+        "parameters": {"a": {"min": 0.0, "max": 1.0}},
+        "metrics": [{"name": "loss"}, {"name": "size", "goal": "maximize"}],
+    }
+    assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna"}})
+    for optimizer in ("nsga2", {"sampler": "nsga2", "options": {}}):
+        assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", "optimizer": optimizer}})
+    assert not accepts(SCHEMA, config)

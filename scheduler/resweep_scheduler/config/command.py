@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from resweep_scheduler.config.sweep import SweepConfig
-from resweep_scheduler.config.template import ENVIRONMENT_PREFIX, LIST_MACROS, TOKEN, is_whole, tokens
+from resweep_scheduler.config.template import ENVIRONMENT_PREFIX, LIST_MACROS, MACROS, TOKEN, is_whole, names_of, tokens
 
 _WINDOWS = os.name == "nt"
 
@@ -38,7 +38,7 @@ def build_command(
     Values are written as W&B writes them (``--k=True``, ``--k=None``), but lists and mappings as JSON. A group of
     nested parameters is one argument under the name of the group, as W&B passes it: ``--model={"depth": 2}``.
     ``${name}`` of a parameter expands anywhere in an element, ``${group.name}`` to one value inside a group, and
-    ``$${name}`` to the text ``${name}``.
+    ``$${name}`` to the text ``${name}``. An element with a parameter of a choice that the run did not take is left out.
 
     Args:
         config: The sweep.
@@ -75,9 +75,12 @@ class _Expansion:
         self._environ = environ
         self._json_file = json_file
         self._interpreter = interpreter
+        self._names = names_of(config.parameters)
 
     def element(self, element: str) -> list[str]:
         """One element of the template: no, one or several arguments."""
+        if any(self._is_absent(name) for name in tokens(element)):
+            return []
         if is_whole(element):
             name = next(tokens(element))
             if name in LIST_MACROS:
@@ -85,6 +88,10 @@ class _Expansion:
             if name == "env" and _WINDOWS:
                 return []
         return [TOKEN.sub(self._replace, element)]
+
+    def _is_absent(self, name: str) -> bool:
+        """Whether a name is that of a parameter which runs may lack, and this one lacks it."""
+        return not self._names.get(name, True) and name not in MACROS and _look_up(self._params, name) is None
 
     def json_path(self) -> Path:
         if self._json_file is None:

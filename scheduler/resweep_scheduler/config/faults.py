@@ -138,6 +138,11 @@ def path_text(path: Path) -> str:
     return text
 
 
+def key_text(key: object) -> str:
+    """A key of a mapping as a part of a path; keys that are no text are written as in the YAML file."""
+    return key if isinstance(key, str) else show(key)
+
+
 def show(value: object) -> str:
     """Write a value as one short line, in the notation of the YAML file."""
     if isinstance(value, _Missing):

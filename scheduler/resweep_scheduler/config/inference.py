@@ -7,11 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from resweep_scheduler.config.choices import read_entries, read_probabilities
 from resweep_scheduler.config.faults import MISSING, FaultLog, Path, did_you_mean, suggest
-from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, Nested, Parameter, ParameterKind
+from resweep_scheduler.config.kinds import ParameterKind
+from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, Choice, Choices, Nested, Parameter
 from resweep_scheduler.config.reading import read_model
 
-_PARAMETER_KEYS: Final = tuple(sorted({"parameters"}.union(*(kind.model_fields for kind in KINDS.values()))))
+_PARAMETER_KEYS: Final = tuple(sorted({"parameters", "choices"}.union(*(kind.model_fields for kind in KINDS.values()))))
 _SHAPE_KEYS: Final = {"mu": "normal", "sigma": "normal", "a": "beta", "b": "beta"}
 
 
@@ -45,6 +47,8 @@ def _read_parameter(raw: object, path: Path, log: FaultLog) -> Parameter | None:
         cure = f"Write {path[-1]}: {{values: […]}}." if isinstance(raw, list) else f"Write {path[-1]}: {{value: …}}."
         log.spoil(path, "a parameter must be a mapping", raw, cure)
         return None
+    if "choices" in raw:
+        return _read_choices(raw, path, log)
     if "parameters" in raw:
         return _read_group(raw, path, log)
     kind = _kind_of(raw, path, log)
@@ -62,6 +66,26 @@ def _read_group(raw: Mapping[str, object], path: Path, log: FaultLog) -> Nested:
                 at_key=True,
             )
     return Nested(parameters=read_parameters(raw["parameters"], (*path, "parameters"), log))
+
+
+def _read_choices(raw: Mapping[str, object], path: Path, log: FaultLog) -> Choices | None:
+    """Faulty choices stay in the result as far as they can be read, so that what they bring is known."""
+    entries = read_entries(raw, path, log)
+    if not entries:
+        return None
+    probabilities = read_probabilities(entries, (*path, "choices"), log)
+    return Choices(
+        choices=tuple(
+            Choice(
+                value=entry.value,  # type: ignore[arg-type]  # plain JSON data since it was read
+                parameters=read_parameters(entry.parameters, (*entry.path, "parameters"), log)
+                if entry.parameters
+                else {},
+                probability=probability,
+            )
+            for entry, probability in zip(entries, probabilities, strict=True)
+        )
+    )
 
 
 def _kind_of(raw: Mapping[str, object], path: Path, log: FaultLog) -> type[ParameterKind] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from resweep_scheduler.config.faults import FaultLog, Path
+from resweep_scheduler.config.faults import FaultLog, Path, key_text
 
 _MAX_DEPTH: Final = 100
 # Python refuses to write integers of more than 4,300 digits.
@@ -24,7 +24,7 @@ def to_plain(value: object, path: Path, log: FaultLog) -> object:
         )
         return None
     if isinstance(value, Mapping):
-        return plain_mapping(value, path, log)
+        return _plain_choices(value, path, log) if _are_choices(path) else plain_mapping(value, path, log)
     if isinstance(value, list | tuple):
         return [to_plain(item, (*path, index), log) for index, item in enumerate(value)]
     if value is None or isinstance(value, bool | str | int | float):
@@ -62,5 +62,31 @@ def plain_mapping(
         if isinstance(key, str):
             plain[str(key)] = to_plain(item, (*path, str(key)), log)
         else:
-            log.add((*path, str(key)), "keys must be text", key, "Put the key in quotes.", at_key=True)
+            log.add((*path, key_text(key)), "keys must be text", key, "Put the key in quotes.", at_key=True)
+    return plain
+
+
+def _are_choices(path: Path) -> bool:
+    """Whether the choices of a parameter stand at `path`: their keys are values."""
+    place = 0
+    while place + 2 < len(path) and path[place] == "parameters":
+        place += 2  # behind the parameter's name
+        if path[place] == "choices":
+            if place == len(path) - 1:
+                return True
+            place += 2  # behind the choice
+    return False
+
+
+def _plain_choices(value: Mapping[object, object], path: Path, log: FaultLog) -> dict[object, object]:
+    """Copy a mapping whose keys are values, so that 1, true and null stay what they are."""
+    plain: dict[object, object] = {}
+    for key, item in value.items():
+        here = (*path, key_text(key))
+        value_of_key = to_plain(key, here, log)
+        if value_of_key is None or isinstance(value_of_key, bool | str | int | float):
+            plain[value_of_key] = to_plain(item, here, log)
+        else:
+            cure = "Write choices as a list: [{value: …, parameters: {…}}]."
+            log.spoil(here, "a value that is a key must be text, a number, true, false or null", key, cure)
     return plain

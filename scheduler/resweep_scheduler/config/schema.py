@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from pydantic import BaseModel
 
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
+from resweep_scheduler.config.samplers import SAMPLERS
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
 
 # Kinds that are recognised by their other keys; all others must be named.
@@ -24,11 +25,11 @@ Schema: TypeAlias = dict[str, Any]
 def json_schema() -> dict[str, object]:
     """The JSON schema (draft 2020-12) of a sweep config as users write it."""
     definitions: Schema = {"JsonValue": {}, **{name: _kind_schema(name, kind) for name, kind in KINDS.items()}}
-    definitions["group"] = _group("parameters")
-    definitions["grid_group"] = _group("grid_parameters")
     countable = [name for name, kind in KINDS.items() if kind.countable]
-    definitions["parameters"] = _parameters([*KINDS, "group"])
-    definitions["grid_parameters"] = _parameters([*countable, "grid_group"])
+    for prefix, kinds in (("", list(KINDS)), ("grid_", countable)):
+        definitions[f"{prefix}group"] = _group(f"{prefix}parameters")
+        definitions[f"{prefix}choices"] = _choices(f"{prefix}parameters", weighted=not prefix)
+        definitions[f"{prefix}parameters"] = _parameters([*kinds, f"{prefix}choices", f"{prefix}group"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "resweep sweep config",
@@ -38,9 +39,13 @@ def json_schema() -> dict[str, object]:
         "properties": _properties(),
         "anyOf": [{"required": ["program"]}, {"required": ["command"]}],
         "allOf": [
-            _if_then({"properties": {"method": {"const": "bayes"}}}, {"required": ["metric"]}),
+            _if_then(
+                {"properties": {"method": {"enum": ["bayes", "custom"]}}},
+                {"anyOf": [{"required": ["metric"]}, {"required": ["metrics"]}]},
+            ),
+            _if_then({"properties": {"method": {"const": "custom"}}}, {"required": ["scheduler"]}),
             _if_then({"required": ["early_terminate"]}, {"required": ["metric"]}),
-            _if_then({"required": ["search"]}, {"properties": {"method": {"const": "bayes"}}}),
+            _if_then({"required": ["search"]}, {"properties": {"method": {"enum": ["bayes", "custom"]}}}),
             _if_then(
                 {"properties": {"method": {"const": "grid"}}},
                 {"properties": {"parameters": {"$ref": "#/$defs/grid_parameters"}}},
@@ -56,8 +61,16 @@ def _properties() -> Schema:
     # Unquoted in YAML, the word "false" is a boolean; the validator takes both.
     sections["metric"]["properties"]["impute_while_running"]["enum"].append(False)
     del sections["metric"]["properties"]["impute_while_running"]["type"]
+    sections["search"]["properties"]["sampler"]["enum"] = list(SAMPLERS)
     return {
-        "method": {"enum": list(METHODS), "description": "How new runs get their parameters."},
+        "metrics": {
+            "type": "array",
+            "minItems": 2,
+            "items": sections["metric"],
+            "description": "What is optimised when there are several goals, in place of `metric`.",
+        },
+        "scheduler": _scheduler(sections["search"]),
+        "method": {"enum": [*METHODS, "custom"], "description": "How new runs get their parameters."},
         "parameters": {"$ref": "#/$defs/parameters"},
         "command": {
             "type": "array",
@@ -73,6 +86,19 @@ def _properties() -> Schema:
         },
         **sections,
         **simple,
+    }
+
+
+def _scheduler(search: Schema) -> Schema:
+    return {
+        "type": "object",
+        "required": ["engine"],
+        "additionalProperties": False,
+        "properties": {
+            "engine": {"enum": ["optuna", "wandb"]},
+            "optimizer": {"anyOf": [{"enum": list(SAMPLERS)}, search]},
+        },
+        "description": "W&B's way to name a search engine.",
     }
 
 
@@ -105,6 +131,30 @@ def _group(parameters: str) -> Schema:
         "additionalProperties": False,
         "properties": {"parameters": {"$ref": f"#/$defs/{parameters}"}},
         "description": "A group of parameters.",
+    }
+
+
+def _choices(parameters: str, *, weighted: bool) -> Schema:
+    nothing: list[Schema] = [{"type": "null"}, {"type": "object", "maxProperties": 0}]
+    body: Schema = {
+        "parameters": {"anyOf": [*nothing, {"$ref": f"#/$defs/{parameters}"}]},
+        "probability": {"type": ["number", "null"], "minimum": 0} if weighted else {"type": "null"},
+    }
+    bodies: Schema = {"type": ["object", "null"], "additionalProperties": False, "properties": body}
+    listed: Schema = {**bodies, "type": "object", "required": ["value"], "properties": {"value": {}, **body}}
+    return {
+        "type": "object",
+        "required": ["choices"],
+        "additionalProperties": False,
+        "properties": {
+            "choices": {
+                "anyOf": [
+                    {"type": "object", "minProperties": 1, "additionalProperties": bodies},
+                    {"type": "array", "minItems": 1, "items": listed},
+                ]
+            }
+        },
+        "description": "Values that bring parameters of their own.",
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resweep_scheduler.config.faults import did_you_mean
-from resweep_scheduler.config.parameters import Nested, Parameter
+from resweep_scheduler.config.parameters import Choices, Nested, Parameter
 
 DEFAULT_COMMAND: Final = ("${env}", "${interpreter}", "${program}", "${args}")
 
@@ -31,6 +31,8 @@ ENVIRONMENT_PREFIX: Final = "envvar:"
 # "$${x}" is the text "${x}"; without a way to write it, commands for a shell could not be written.
 TOKEN: Final = re.compile(r"(?P<escaped>\$)?\$\{(?P<name>[^{}]*)\}")
 _ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# One argument that can be left out without another one losing its value.
+_OPTION: Final = re.compile(r"[-+]*[A-Za-z_][A-Za-z0-9_.-]*=\S*")
 # A program is whatever is left beside these.
 _NOT_A_PROGRAM: Final = {f"${{{macro}}}" for macro in MACROS - {"program"}}
 
@@ -56,17 +58,29 @@ def is_whole(element: str) -> bool:
     return match is not None and not match["escaped"]
 
 
-def names_of(parameters: Mapping[str, Parameter]) -> set[str]:
-    """The names that a command can use: of parameters, groups, and (dotted) of what is in the groups."""
-    names = set(parameters)
+def names_of(parameters: Mapping[str, Parameter]) -> dict[str, bool]:
+    """The names that a command can use, each with whether every run has it.
+
+    They are those of parameters, groups, and (dotted) of what is in the groups; what is in one choice of a parameter
+    only, other runs do not have.
+    """
+    names: dict[str, bool] = {}
     for name, parameter in parameters.items():
+        names[name] = True
         if isinstance(parameter, Nested):
-            names |= {f"{name}.{inner}" for inner in names_of(parameter.parameters)}
+            inside = names_of(parameter.parameters)
+            names |= {f"{name}.{inner}": always for inner, always in inside.items()}
+        elif isinstance(parameter, Choices):
+            branches = [names_of(choice.parameters) for choice in parameter.choices]
+            for inner in {inner for branch in branches for inner in branch}:
+                names[inner] = all(branch.get(inner, False) for branch in branches)
     return names
 
 
-def template_faults(command: Collection[str], names: Collection[str], *, has_program: bool) -> Iterator[TemplateFault]:
-    """Everything about a command template that would fail when a run is started."""
+def template_faults(
+    command: Collection[str], names: Mapping[str, bool], *, has_program: bool
+) -> Iterator[TemplateFault]:
+    """Everything about a command template that would fail when a run is started; `names` are those of `names_of`."""
     for index, element in enumerate(command):
         for name in tokens(element):
             yield from _token_faults(index, element, name, names, has_program=has_program)
@@ -76,7 +90,7 @@ def template_faults(command: Collection[str], names: Collection[str], *, has_pro
 
 
 def _token_faults(
-    index: int, element: str, name: str, names: Collection[str], *, has_program: bool
+    index: int, element: str, name: str, names: Mapping[str, bool], *, has_program: bool
 ) -> Iterator[TemplateFault]:
     shown = f"${{{name}}}"
     if name.startswith(ENVIRONMENT_PREFIX):
@@ -97,3 +111,6 @@ def _token_faults(
         rule = f"{shown} must be a macro or a parameter"
         meant = did_you_mean(name, options)
         yield TemplateFault(index, rule, element, f"Did you mean ${{{meant}}}?" if meant else otherwise)
+    elif name not in MACROS and not names[name] and not _OPTION.fullmatch(element):
+        rule = f"{shown} is not in every run, so its element must be one argument with =, which other runs leave out"
+        yield TemplateFault(index, rule, element, f"Write for instance --{name}={shown}, or use ${{args}}.")

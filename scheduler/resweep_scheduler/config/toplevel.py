@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from resweep_scheduler.config.engine import read_scheduler
 from resweep_scheduler.config.faults import MISSING, FaultLog, did_you_mean, suggest
 from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.inference import read_parameters
@@ -22,8 +23,6 @@ from resweep_scheduler.config.sweep import MAX_SEED
 METHODS: Final = ("grid", "random", "bayes")
 _WORKING_METHODS: Final = "Use grid, random or bayes"
 _NOT_AVAILABLE: Final = {
-    "metrics": f"several metrics need method custom, which is not available. {_WORKING_METHODS} with metric:.",
-    "scheduler": f"scheduler engines are not available in this version. {_WORKING_METHODS}, and remove scheduler:.",
     "settings": "settings belongs to W&B's own command. Remove it.",
     "launch": "launch belongs to W&B Launch. Remove it.",
 }
@@ -60,7 +59,9 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "search": SearchOptions,
 }
 """The keys that hold a mapping of their own."""
-KEYS: Final = ("method", "parameters", "command", "controller", *SECTIONS, *Simple.model_fields)
+KEYS: Final = (
+    "method", "parameters", "metrics", "scheduler", "command", "controller", *SECTIONS, *Simple.model_fields
+)  # fmt: skip
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Draft:
     method: str | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
     metric: Metric | None = None
+    metrics: tuple[Metric, ...] = ()
     program: str | None = None
     command: tuple[str, ...] | None = None
     name: str | None = None
@@ -84,7 +86,11 @@ class Draft:
     lease: Lease | None = None
     checkpoint: Checkpoint | None = None
     search: SearchOptions | None = None
+    engine: str | None = None
+    """Of W&B's scheduler."""
     warnings: list[str] = field(default_factory=list)
+    written: Mapping[str, object] = field(default_factory=dict)
+    """The parameters as they were written, faulty ones too."""
     misspelt: set[str] = field(default_factory=set)
     """Keys that are missing because another key was meant to be them; that is reported already."""
 
@@ -96,15 +102,20 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
         if key not in KEYS:
             _refuse_key(key, raw[key], log)
             draft.misspelt.add(did_you_mean(key, KEYS) or key)
+    if "scheduler" in raw:
+        draft.engine, draft.search = read_scheduler(raw["scheduler"], log)
     if "method" not in draft.misspelt:
-        draft.method = _read_method(raw, log)
+        draft.method = _read_method(raw, draft, log)
     if "parameters" in raw:
         draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
+        draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
     elif "parameters" not in draft.misspelt:
         log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
     for name, model in SECTIONS.items():
-        if name in raw:
+        if name in raw and not (name == "search" and _search_stands_twice(draft, log)):
             setattr(draft, name, read_model(model, raw[name], (name,), log))
+    if "metrics" in raw:
+        draft.metrics = _read_metrics(raw["metrics"], log)
     _read_simple(raw, draft, log)
     if "command" in raw:
         draft.command = _read_command(raw["command"], log)
@@ -134,13 +145,45 @@ def _refuse_key(key: str, value: object, log: FaultLog) -> None:
     log.add((key,), "is not a key of a sweep config", key, cure, at_key=True)
 
 
-def _read_method(raw: Mapping[str, object], log: FaultLog) -> str | None:
+def _search_stands_twice(draft: Draft, log: FaultLog) -> bool:
+    if draft.search is None:
+        return False
+    rule, cure = "the sampler is named by scheduler.optimizer already", "Remove one of the two."
+    log.add(("search",), rule, draft.search.sampler, cure, at_key=True)
+    return True
+
+
+def _read_metrics(raw: object, log: FaultLog) -> tuple[Metric, ...]:
+    path = ("metrics",)
+    if not isinstance(raw, list) or len(raw) < 2:
+        cure = "Write a list such as [{name: loss}, {name: size}]; a single one is metric: {name: loss}."
+        log.add(path, "must be a list of at least two metrics", raw, cure)
+        return ()
+    metrics = [read_model(Metric, entry, (*path, place), log) for place, entry in enumerate(raw)]
+    names: set[str] = set()
+    for place, metric in enumerate(metrics):
+        if metric is None:
+            continue
+        if metric.name in names:
+            rule = "must be of different names"
+            log.add((*path, place, "name"), rule, metric.name, "Name another metric, or remove this one.")
+        if metric.target is not None:
+            rule = "is for a single metric: with several goals there is no one value to reach"
+            log.add((*path, place, "target"), rule, metric.target, "Remove it; run_cap: N ends the sweep.", at_key=True)
+        names.add(metric.name)
+    return tuple(metric for metric in metrics if metric is not None) if None not in metrics else ()
+
+
+def _read_method(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> str | None:
     method = raw.get("method", MISSING)
     if method is MISSING:
         log.add(("method",), "is required", MISSING, "Add method: grid, random or bayes.")
     elif method == "custom":
-        rule = "custom controllers and scheduler engines are not available in this version"
-        log.add(("method",), rule, method, f"{_WORKING_METHODS}.")
+        if draft.engine == "optuna":
+            return "bayes"  # W&B calls it so where an engine other than its own searches
+        if not log.touches(("scheduler",)):
+            rule = "method custom needs scheduler: {engine: optuna}"
+            log.add(("method",), rule, method, f"{_WORKING_METHODS}, or add the scheduler.")
     elif method not in METHODS:
         cure = suggest(method, METHODS, f"{_WORKING_METHODS}.")
         log.add(("method",), "must be grid, random or bayes", method, cure)

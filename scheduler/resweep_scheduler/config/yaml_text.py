@@ -8,12 +8,13 @@ stands twice is a fault.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import yaml
 
-from resweep_scheduler.config.faults import MISSING, FaultLog, Marks, Path, Position
+from resweep_scheduler.config.faults import MISSING, FaultLog, Marks, Path, Position, key_text
 
 _MAX_NODES: Final = 200_000
 _FLOAT: Final = re.compile(
@@ -41,13 +42,34 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+0123456789."))
 
 
+@dataclass(frozen=True)
+class _Doubled:
+    """A key that stands in its mapping already: where it stands again, how it was written first and in which line."""
+
+    path: Path
+    position: Position
+    first: str
+    first_line: int
+
+    def report(self, log: FaultLog) -> None:
+        name = str(self.path[-1])
+        if name == self.first:
+            where, cure = f"it already stands in line {self.first_line}", "Remove one of the two."
+        else:
+            where = f"it is the same as {self.first} in line {self.first_line}"
+            cure = "Remove one of the two; choices can be a list: [{value: 1}, {value: true}]."
+        log.marks = {**log.marks, self.path: Marks(self.position, self.position)}
+        log.spoil(self.path, f"a key may stand only once; {where}", name, cure)
+
+
 @dataclass
 class _Walk:
     """One pass over the nodes: notes positions, finds doubled keys, bounds the work (anchors can blow up)."""
 
-    log: FaultLog
+    construct: Callable[[yaml.Node], object]
+    """What becomes of a node; keys are the same if Python takes them for the same (1, 1.0 and true)."""
     marks: dict[Path, Marks] = field(default_factory=dict)
-    doubled: list[tuple[Path, Position, str]] = field(default_factory=list)
+    doubled: list[_Doubled] = field(default_factory=list)
     nodes: int = 0
 
     def visit(self, node: yaml.Node, path: Path, key: Position, above: frozenset[int] = frozenset()) -> None:
@@ -63,7 +85,7 @@ class _Walk:
             self._visit_mapping(node, path, above)
 
     def _visit_mapping(self, node: yaml.MappingNode, path: Path, above: frozenset[int]) -> None:
-        first_lines: dict[str, int] = {}
+        first: dict[object, tuple[str, int]] = {}
         for key_node, value_node in node.value:
             key_position = _position(key_node.start_mark)
             if key_node.tag == _MERGE_TAG:
@@ -71,18 +93,20 @@ class _Walk:
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
-            name = str(key_node.value)
+            key = self.construct(key_node)
+            name = key_text(key)
             self.visit(value_node, (*path, name), key_position, above)
-            if name in first_lines:
-                self.doubled.append(((*path, name), key_position, f"it already stands in line {first_lines[name]}"))
-            first_lines.setdefault(name, key_position[0])
+            if key in first:
+                self.doubled.append(_Doubled((*path, name), key_position, *first[key]))
+            first.setdefault(key, (name, key_position[0]))
 
     def _visit_merged(self, node: yaml.Node, path: Path, above: frozenset[int]) -> None:
         for merged in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(merged, yaml.MappingNode):
                 for key_node, value_node in merged.value:
                     if isinstance(key_node, yaml.ScalarNode) and key_node.tag != _MERGE_TAG:
-                        self.visit(value_node, (*path, str(key_node.value)), _position(key_node.start_mark), above)
+                        name = key_text(self.construct(key_node))
+                        self.visit(value_node, (*path, name), _position(key_node.start_mark), above)
 
 
 class _TooLargeError(Exception):
@@ -108,12 +132,11 @@ def read_yaml(text: str, log: FaultLog) -> object:
         if node is None:
             log.spoil((), "a sweep config must not be empty", MISSING, "Write at least method, parameters and program.")
             return MISSING
-        walk = _Walk(log)
+        walk = _Walk(loader.construct_object)
         walk.visit(node, (), (1, 1))
         log.marks = walk.marks
-        for path, position, where in walk.doubled:
-            log.marks = {**log.marks, path: Marks(position, position)}
-            log.spoil(path, f"a key may stand only once; {where}", str(path[-1]), "Remove one of the two.")
+        for doubled in walk.doubled:
+            doubled.report(log)
         return loader.construct_document(node)
     except (yaml.YAMLError, _TooLargeError, RecursionError, ValueError) as error:
         _report(error, log)

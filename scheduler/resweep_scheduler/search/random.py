@@ -8,7 +8,7 @@ from typing import Final
 
 from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.search.base import PastRun, Search, check_request
-from resweep_scheduler.search.space import dimensions_of, nest, value_at
+from resweep_scheduler.search.space import Dimension, dimensions_of, nest, value_at, values_of
 
 # One bit less than a float's precision, so that the middle of each interval is a float and never 0 or 1.
 _BITS: Final = 52
@@ -24,7 +24,8 @@ class RandomSearch(Search):
     """Independent draws from all distributions, without end.
 
     A parameter's draws depend on its name and the index only: other parameters may be added or removed without changing
-    them, and the order in which points are asked for makes no difference.
+    them, and the order in which points are asked for makes no difference. What a choice brings is drawn if that choice
+    was; its name says whose it is.
     """
 
     needs_runs = False
@@ -42,8 +43,8 @@ class RandomSearch(Search):
     def point(self, index: int, *, redraw: int = 0) -> dict[str, object]:
         """The point with this index; each `redraw` gives another one."""
         suffix = f"#{redraw}" if redraw else ""
-        values = {
-            one.path: value_at(one.parameter, uniform_draw(self._seed, index, one.name + suffix))
-            for one in self._dimensions
-        }
-        return nest(self._parameters, values)
+
+        def draw(one: Dimension) -> object:
+            return value_at(one.parameter, uniform_draw(self._seed, index, one.name + suffix))
+
+        return nest(self._parameters, values_of(self._dimensions, draw))

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from statistics import NormalDist
+from typing import Final
 
+from resweep_scheduler.config.equality import category_key
 from resweep_scheduler.config.parameters import (
     Beta,
     Categorical,
     CategoricalWithProbabilities,
+    Choices,
     Constant,
     IntUniform,
     InvLogUniform,
@@ -40,6 +44,8 @@ from resweep_scheduler.config.parameters import (
 from resweep_scheduler.search.beta import beta_cdf, beta_quantile
 
 _STANDARD_NORMAL = NormalDist()
+# Other values are written as JSON in names, so that "1" and 1, or "a.b" and "a" with b, are two.
+_PLAIN_WORD: Final = re.compile(r"(?!(?:true|false|null)$)[A-Za-z_][A-Za-z0-9_-]*")
 _LOGARITHMIC = LogUniform | LogUniformValues | QLogUniform | QLogUniformValues
 _INVERSE = InvLogUniform | InvLogUniformValues
 _RANGED = Uniform | QUniform | _LOGARITHMIC | _INVERSE
@@ -65,10 +71,12 @@ class Dimension:
     """One parameter with values of its own, wherever it is nested.
 
     Attributes:
-        name: Full name, unique among all dimensions; dots join the names of groups.
+        name: Full name, unique among all dimensions; dots join the names of groups, and ``optimizer=sgd.momentum`` is
+            the parameter momentum that exists if optimizer is sgd.
         path: The names of the groups around it, then its own: where its value stands in a point. Dimensions of
             different choices may share a path.
-        parameter: Its kind and bounds.
+        parameter: Its kind and bounds; of a parameter with choices the categorical kind of their values, in which the
+            index of a value is that of its choice.
         conditions: All must hold for it to exist; outermost first. Empty: it always exists.
     """
 
@@ -79,26 +87,92 @@ class Dimension:
 
 
 def dimensions_of(parameters: Mapping[str, Parameter]) -> list[Dimension]:
-    """All dimensions, sorted by name."""
-    flat = flatten(dict(parameters))
-    return sorted((Dimension(".".join(path), path, leaf) for path, leaf in flat.items()), key=lambda one: one.name)
+    """All dimensions, sorted by name; so a parameter with choices comes before what its choices bring."""
+    return sorted(_dimensions(parameters, "", (), ()), key=lambda one: one.name)
+
+
+def _dimensions(
+    parameters: Mapping[str, Parameter], prefix: str, group: tuple[str, ...], conditions: tuple[Condition, ...]
+) -> Iterator[Dimension]:
+    for inner, parameter in flatten(parameters).items():
+        name, path = prefix + ".".join(inner), (*group, *inner)
+        if not isinstance(parameter, Choices):
+            yield Dimension(name, path, parameter, conditions)
+            continue
+        yield Dimension(name, path, parameter.categorical, conditions)
+        for index, choice in enumerate(parameter.choices):
+            condition = Condition(name, index)
+            branch = f"{name}={_label(choice.value)}."
+            yield from _dimensions(choice.parameters, branch, path[:-1], (*conditions, condition))
+
+
+def _label(value: object) -> str:
+    return value if isinstance(value, str) and _PLAIN_WORD.fullmatch(value) else category_key(value)
+
+
+def values_of(dimensions: Iterable[Dimension], value: Callable[[Dimension], object]) -> dict[tuple[str, ...], object]:
+    """The values at one point by path, for `nest`: of the dimensions that exist there, and of no others.
+
+    Args:
+        dimensions: All dimensions in the order of `dimensions_of`.
+        value: The value of a dimension that exists. Asked for what has choices before it is for what they bring.
+    """
+    values: dict[tuple[str, ...], object] = {}
+    for dimension in active(dimensions, lambda path: values[path]):
+        values[dimension.path] = value(dimension)
+    return values
+
+
+def active(dimensions: Iterable[Dimension], look_up: Callable[[tuple[str, ...]], object]) -> Iterator[Dimension]:
+    """The dimensions that exist at a point, in their order.
+
+    Args:
+        dimensions: All dimensions in the order of `dimensions_of`.
+        look_up: The value at a path; asked for those with choices only, and after they were yielded.
+
+    Raises:
+        KeyError: `look_up` raises it where there is no value.
+    """
+    ordered = list(dimensions)
+    with_choices = {condition.dimension for dimension in ordered for condition in dimension.conditions}
+    taken: set[Condition] = set()
+    for dimension in ordered:
+        if not taken.issuperset(dimension.conditions):
+            continue
+        yield dimension
+        if dimension.name in with_choices:
+            taken.add(Condition(dimension.name, _index_of(dimension.parameter, look_up(dimension.path))))
+
+
+def _index_of(parameter: Parameter, value: object) -> int:
+    """The index of a value among those of a categorical parameter; -1 if it is none of them."""
+    key = category_key(value)
+    values = parameter.values if isinstance(parameter, Categorical | CategoricalWithProbabilities) else ()
+    return next((index for index, one in enumerate(values) if category_key(one) == key), -1)
 
 
 def nest(parameters: Mapping[str, Parameter], values: Mapping[tuple[str, ...], object]) -> dict[str, object]:
-    """Put the values of all dimensions (by path) into the nesting and the order of the config."""
+    """Put the values of a point (by path) into the nesting and the order of the config.
+
+    Values of choices that were not taken do not belong to a point; what such a choice brings is left out.
+    """
     return _nest(parameters, values, ())
 
 
 def _nest(
     parameters: Mapping[str, Parameter], values: Mapping[tuple[str, ...], object], path: tuple[str, ...]
 ) -> dict[str, object]:
-    return {
-        name: _nest(parameter.parameters, values, (*path, name))
-        if isinstance(parameter, Nested)
+    nested: dict[str, object] = {}
+    for name, parameter in parameters.items():
+        if isinstance(parameter, Nested):
+            nested[name] = _nest(parameter.parameters, values, (*path, name))
+            continue
+        value = values[*path, name]
         # Lists and mappings are the config's own; whoever gets a point may change it.
-        else copy.deepcopy(values[*path, name])
-        for name, parameter in parameters.items()
-    }
+        nested[name] = copy.deepcopy(value)
+        if isinstance(parameter, Choices):
+            nested |= _nest(parameter.chosen(value).parameters, values, path)
+    return nested
 
 
 def is_stepped(parameter: Parameter) -> bool:
@@ -132,8 +206,9 @@ def value_at(parameter: Parameter, u: float) -> object:
         case IntUniform():
             # Exact also where the range is wider than the precision of a float.
             return parameter.min + math.floor(Fraction(u) * (parameter.max - parameter.min + 1))
-        case Nested():
-            raise TypeError("a group has no value of its own; its dimensions have (got Nested). Flatten it first.")
+        case Nested() | Choices():
+            kind = type(parameter).__name__
+            raise TypeError(f"only dimensions have values of their own (got {kind}). Take those of dimensions_of.")
     value = _continuous(parameter, u)
     return parameter.lattice.nearest(value) if isinstance(parameter, _QUANTISED) else value
 

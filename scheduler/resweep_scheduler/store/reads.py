@@ -40,6 +40,17 @@ def decode_checkpoint(text: str | None) -> Checkpoint | None:
     )
 
 
+def decode_metrics(text: str | None) -> tuple[tuple[str, str], ...]:
+    """Name and goal of each of several metrics."""
+    return tuple((metric["name"], metric["goal"]) for metric in json.loads(text)) if text else ()
+
+
+def decode_values(text: str | None) -> tuple[float | None, ...]:
+    """The last values of the sweep's metrics, as ``log`` stored them."""
+    latest = json.loads(text) if text else []
+    return tuple(float(found["value"]) if found else None for found in latest)
+
+
 def _int(text: str | None) -> int | None:
     return int(text) if text else None
 
@@ -78,6 +89,7 @@ class Reads(StoreBase):
             queue=tuple(queue),
             metric_name=fields.get("metric_name") or None,
             metric_goal=fields.get("metric_goal") or None,
+            metrics=decode_metrics(fields.get("metrics")),
         )
 
     def sweep_metric(self, sweep_id: str) -> tuple[str, str] | None:
@@ -262,6 +274,8 @@ def _decode_run(run_id: str, part: Sequence[Any], params_text: str | None) -> Ru
         summary=_mapping(summary),
         step=_int(fields.get("step")),
         metric=float(metric) if metric else None,
+        stopped=fields.get("pruned") == "1",
+        values=decode_values(fields.get("values")),
         exit_code=_int(fields.get("exit_code")),
         signal=_int(fields.get("signal")),
         reason=fields.get("reason", ""),
