@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from resweep_scheduler.search.gp.axes import Axes, Floats
-from resweep_scheduler.search.gp.kernel import MEAN_VARIANCE, Hyper, matern
+from resweep_scheduler.search.gp.kernel import JITTER, MEAN_VARIANCE, Hyper, matern
 
 _SQRT2: Final = math.sqrt(2.0)
 _LOG_ROOT_2PI: Final = 0.5 * math.log(2 * math.pi)
@@ -52,15 +52,17 @@ class Acquisition:
     """
 
     def __init__(
-        self, axes: Axes, hyper: Hyper, known: Floats, values: Floats, pending: Floats, normals: Floats
+        self, axes: Axes, hyper: Hyper, *, known: Floats, values: Floats, pending: Floats, normals: Floats
     ) -> None:
         self._axes = axes
         self._hyper = hyper
         self._roots = np.sqrt(hyper.weights)[axes.owners]
         inner = axes.embed(known) * self._roots
-        self._inverse = _inverse(self._kernel(inner, inner)[0], hyper)
+        covariance = self._kernel(inner, inner)[0]
+        self._inverse = _inverse(covariance, hyper)
         alpha = self._inverse @ values
-        means = self._kernel(inner, inner)[0] @ alpha
+        means = covariance @ alpha
+        # With noise, the best value may be luck; what the model believes of its point is less so.
         self.best = float(means.min())
         self._points = inner
         self._alphas = alpha[:, None]
@@ -119,16 +121,15 @@ class Acquisition:
 
 
 def _inverse(kernel: Floats, hyper: Hyper) -> Floats:
-    noisy = kernel + (hyper.noise + 1e-8) * np.eye(len(kernel))
-    return np.linalg.inv(noisy)
+    return np.asarray(np.linalg.inv(kernel + (hyper.noise + JITTER) * np.eye(len(kernel))), dtype=np.float64)
 
 
 def _root(covariance: Floats, noise: float) -> Floats:
     """The Cholesky factor; rounding errors may take more noise to be overcome than there is."""
     eye = np.eye(len(covariance))
-    for jitter in (1e-8, 1e-6, 1e-4):
+    for jitter in (JITTER, 1e-6, 1e-4):
         try:
-            return np.linalg.cholesky(covariance + (noise + jitter) * eye)
+            return np.asarray(np.linalg.cholesky(covariance + (noise + jitter) * eye), dtype=np.float64)
         except np.linalg.LinAlgError:
             continue
     return np.zeros_like(covariance)

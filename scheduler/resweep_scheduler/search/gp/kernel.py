@@ -9,11 +9,14 @@ import numpy as np
 
 from resweep_scheduler.search.gp.axes import Axes, Floats
 from resweep_scheduler.search.gp.minimise import minimise
+from resweep_scheduler.search.gp.values import training_places
 
 _SQRT5: Final = float(np.sqrt(5.0))
 # The variance of the constant that all values share: they are standardised, so it is about 0.
 MEAN_VARIANCE: Final = 1.0
-_JITTER: Final = 1e-8
+JITTER: Final = 1e-8
+_SKETCH: Final = 64
+_POLISH: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Evidence:
         weights, variance, noise = natural[:, :-2], natural[:, -2], natural[:, -1]
         base, slope = matern((weights @ self._flat).reshape(starts, n, n))
         covariance = base * variance[:, None, None]
-        total = covariance + MEAN_VARIANCE + (noise[:, None, None] + _JITTER) * self._eye
+        total = covariance + MEAN_VARIANCE + (noise[:, None, None] + JITTER) * self._eye
         lower = np.linalg.cholesky(total)
         inverse = np.linalg.inv(total)
         alpha = inverse @ self._values
@@ -106,16 +109,25 @@ class Evidence:
         return fit + 0.5 * (away * away).sum(axis=1), gradient + away / self._priors.deviation
 
 
-def fit(axes: Axes, embedded: Floats, values: Floats, *, starts: int = 3, steps: int = 25) -> Hyper:
-    """The hyperparameters that explain the values best, found from several fixed starts."""
+def fit(axes: Axes, embedded: Floats, values: Floats) -> Hyper:
+    """The hyperparameters that explain the values best.
+
+    Several fixed starts are tried on at most 64 of the points, the best of them is then polished on at most 128, so
+    that the time is bounded: what hundreds of points say of length scales, a hundred say too.
+    """
     priors = priors_for(axes.count)
-    evidence = Evidence(squared_distances(axes, embedded), values, priors)
-    first = np.tile(priors.mean, (starts, 1))
-    for number in range(1, starts):
-        # Longer and shorter length scales, in turn.
-        first[number, :-2] += (2.0 if number % 2 else -2.0) * ((number + 1) // 2)
-        first[number, -1] = np.log(1e-2)
-    found, scores = minimise(
-        evidence, first, low=priors.low, high=priors.high, steps=steps, reach=2.0, tolerance=1e-3
-    )
-    return Hyper.of(found[int(np.argmin(scores))])
+    starts = np.tile(priors.mean, (3, 1))
+    # Longer length scales with little noise, shorter ones with more.
+    starts[1, :-2] -= 2.0
+    starts[2, :-2] += 2.0
+    starts[1:, -1] = np.log(1e-2)
+    for limit, steps in ((_SKETCH, 15), (_POLISH, 8)):
+        if limit == _POLISH and len(values) <= _SKETCH:
+            break
+        chosen = training_places(values, limit)
+        evidence = Evidence(squared_distances(axes, embedded[chosen]), values[chosen], priors)
+        found, scores = minimise(
+            evidence, starts, low=priors.low, high=priors.high, steps=steps, reach=2.0, tolerance=1e-2
+        )
+        starts = found[[int(np.argmin(scores))]]
+    return Hyper.of(starts[0])

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from resweep_scheduler.search.gp.axes import Floats
 
+Flags = npt.NDArray[np.bool_]
 Objective = Callable[[Floats], tuple[Floats, Floats]]
 """Takes one point a row; gives the value and the gradient of each."""
 
 
 def minimise(
-    objective: Objective, starts: Floats, *, low: Floats, high: Floats, steps: int, reach: float, tolerance: float = 1e-7
+    objective: Objective,
+    starts: Floats,
+    *,
+    low: Floats,
+    high: Floats,
+    steps: int,
+    reach: float,
+    tolerance: float = 1e-7,
 ) -> tuple[Floats, Floats]:
     """Walk downhill from every start.
 
@@ -47,7 +56,8 @@ def minimise(
         limit = np.where(fresh | uphill, reach / 10, reach)
         scale = np.where(fresh | uphill, limit, np.minimum(length, limit)) / np.maximum(length, 1e-300) * stride
         trial = np.clip(points + scale[:, None] * heading, low, high)
-        new_values, new_slopes = objective(trial)
+        new_values, new_slopes = values.copy(), slopes.copy()
+        new_values[going], new_slopes[going] = objective(trial[going])
         moved = trial - points
         enough = new_values <= values + 1e-4 * np.einsum("si,si->s", moved, slopes)
         better = enough & np.isfinite(new_values) & going
@@ -64,9 +74,7 @@ def minimise(
     return points, values
 
 
-def _updated(
-    curvature: Floats, fresh: np.ndarray, moved: Floats, turned: Floats, better: np.ndarray
-) -> tuple[Floats, np.ndarray]:
+def _updated(curvature: Floats, fresh: Flags, moved: Floats, turned: Floats, better: Flags) -> tuple[Floats, Flags]:
     """The inverse curvature after the accepted steps."""
     agreement = np.einsum("si,si->s", moved, turned)
     size = np.sqrt(np.einsum("si,si->s", moved, moved) * np.einsum("si,si->s", turned, turned))
