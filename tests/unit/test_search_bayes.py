@@ -85,18 +85,27 @@ def test_it_learns_in_both_directions(goal: str) -> None:
     assert learned < guessed / 2
 
 
-def test_the_first_points_are_those_of_random_search() -> None:
-    bayes = create_search(sweep()).suggest(first_index=0, count=10)
-    assert bayes == create_search(sweep(method="random")).suggest(first_index=0, count=10)
+def test_the_first_points_fill_the_space() -> None:
+    search = create_search(sweep({"x": {"min": 0, "max": 7}, "y": {"min": 0, "max": 7}}))
+    points = search.suggest(first_index=0, count=64)
+    assert len({json.dumps(point) for point in points}) == 64
+    assert Counter(point["x"] for point in points[:16]) == dict.fromkeys(range(8), 2)
 
 
-def test_learning_starts_after_as_many_values_as_the_options_say() -> None:
-    config = sweep(search={"options": {"n_startup_trials": 3}})
-    random_points = create_search(sweep(method="random")).suggest(first_index=0, count=6)
-    runs = finished(random_points[:4], [1.0, 2.0, 3.0, 4.0])
-    search = create_search(config)
-    assert search.suggest(first_index=2, count=1, runs=runs) == [random_points[2]]
-    assert search.suggest(first_index=4, count=1, runs=runs) != [random_points[4]]
+def test_the_first_points_follow_the_probabilities() -> None:
+    search = create_search(
+        sweep({"p": {"values": ["a", "b"], "probabilities": [0.75, 0.25]}, "x": {"min": 0.0, "max": 1.0}})
+    )
+    points = search.suggest(first_index=0, count=64)
+    assert Counter(point["p"] for point in points) == {"a": 48, "b": 16}
+
+
+def test_learning_starts_after_a_few_values() -> None:
+    search = create_search(sweep({"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}))
+    points = search.suggest(first_index=0, count=6)
+    runs = finished(points[:4], [1.0, 2.0, 3.0, 4.0])
+    assert search.suggest(first_index=3, count=1, runs=runs) == [points[3]]
+    assert search.suggest(first_index=4, count=1, runs=runs) != [points[4]]
 
 
 def test_points_of_a_batch_equal_points_asked_one_by_one() -> None:
@@ -157,8 +166,8 @@ def test_imputation(goal: str) -> None:
     assert values(impute_while_running="worst")[-1] == worst
 
 
-def test_without_any_value_nothing_is_imputed_and_search_stays_random() -> None:
-    points = create_search(sweep(method="random")).suggest(first_index=0, count=30)
+def test_without_any_value_nothing_is_imputed_and_the_space_is_filled() -> None:
+    points = create_search(sweep()).suggest(first_index=0, count=30)
     runs = [PastRun(index, point, "failed", None) for index, point in enumerate(points[:29])]
     assert create_search(sweep()).suggest(first_index=29, count=1, runs=runs) == points[29:]
 
