@@ -102,6 +102,16 @@ class OptunaPruner(_Rule):
     pruner: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        from resweep_scheduler.config.pruners import PrunerError, make_pruner
+
+        try:
+            make_pruner(self.pruner, self.options)
+        except PrunerError as error:
+            raise rule_error(error.rule, error.cure, key=error.key) from None
+        return self
+
 
 StoppingRule: TypeAlias = Hyperband | Median | Percentile | OptunaPruner
 

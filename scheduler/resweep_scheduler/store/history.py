@@ -16,6 +16,7 @@ from resweep_scheduler.store.records import (
     InitAnswer,
     InitOutcome,
     LatestValue,
+    Note,
     RunMeta,
     WriteAnswer,
 )
@@ -121,17 +122,27 @@ class HistoryTransitions(Reads, StoreBase):
         )  # fmt: skip
         return decode_write(answer)
 
-    def prune_run(self, token: ClaimToken, *, iteration: int, reason: str, data: Mapping[str, Any]) -> WriteAnswer:
+    def prune_run(
+        self,
+        token: ClaimToken,
+        *,
+        iteration: int,
+        reason: str = "",
+        data: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Note] | None = None,
+    ) -> WriteAnswer:
         """Stops a running run early, by a decision that was made outside Redis; preempting runs go on.
 
         Args:
             iteration: How many values of the metric the decision knew of; if some were taken back since, it is void.
-            reason: For people; begins with "early_terminate: ".
+            reason: For people; begins with "early_terminate: ". Empty: the run goes on, only the notes are kept.
             data: What the event `stop` tells besides.
+            notes: What the pruner shall know of this run the next time, whoever asks it then.
         """
         answer = self._run_script(
             "prune_run", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt, nonce=token.nonce,
-            iteration=iteration, data={**data, "reason": reason, "iteration": iteration},
+            iteration=iteration, data={**(data or {}), "reason": reason, "iteration": iteration} if reason else None,
+            notes=json.dumps(notes) if notes else None,
         )  # fmt: skip
         return decode_write(answer)
 

@@ -149,7 +149,7 @@ class Reads(StoreBase):
         iteration, counted from 1.
         """
         points = self._try(lambda: self.client.lrange(self.keys.run(run_id, "curve"), start, -1))
-        return [_decode_point(str(point)) for point in points]
+        return [decode_point(str(point)) for point in points]
 
     def agents(self, sweep_id: str) -> list[AgentRecord]:
         """The agents (slots) that have not left, by id."""
@@ -272,9 +272,10 @@ def _decode_event(event_id: str, fields: Mapping[str, str]) -> Event:
     )
 
 
-def _decode_point(text: str) -> CurvePoint:
-    step, _, value, _ = text.split(" ")
-    return CurvePoint(int(step), float(value))
+def decode_point(text: str) -> CurvePoint:
+    """A point of a curve as lua/shared/stopping.lua stored it."""
+    step, attempt, value, _ = text.split(" ")
+    return CurvePoint(int(step), float(value), int(attempt))
 
 
 def _decode_search_record(index: int, params: dict[str, Any], fields: Sequence[str | None]) -> SearchRecord:

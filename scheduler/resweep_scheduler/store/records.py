@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from resweep_scheduler.store.states import RunState, SweepState
 
@@ -261,6 +261,32 @@ class CurvePoint:
 
     step: int
     value: float
+    attempt: int = 0
+
+
+class Note(NamedTuple):
+    """What a pruner noted of a run: at which iteration, in which attempt the value there was logged, and the note."""
+
+    iteration: int
+    attempt: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunCurve:
+    """A run as Optuna's pruners see it.
+
+    Attributes:
+        points: Its values of the metric, in the order of their steps.
+        notes: What the pruner keeps of the run, by name.
+    """
+
+    run_id: str
+    index: int
+    state: RunState
+    metric: float | None  # best finite value
+    points: tuple[CurvePoint, ...] = ()
+    notes: Mapping[str, Note] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
