@@ -53,7 +53,9 @@ def test_several_goals_end_in_a_front(desk: Desk) -> None:
     assert shown["metrics"] == [{"name": "loss", "goal": "minimize"}, {"name": "cost", "goal": "minimize"}]
     table = desk.resweep("best", sweep, env={"COLUMNS": "160"}).out
     assert all(word in table for word in ("loss", "cost", front[0]["id"]))
-    assert "4 runs (resweep best" in desk.resweep("show", sweep).out
+    shown_text = desk.resweep("show", sweep).out
+    assert "4 runs (resweep best" in shown_text
+    assert "bayes by brute_force, 6 runs" in shown_text
 
 
 def test_a_sampler_of_several_goals_is_asked_by_the_agent(desk: Desk) -> None:
@@ -74,6 +76,7 @@ def test_a_new_sweep_learns_from_runs_of_before(desk: Desk) -> None:
     priors = desk.show("warm")["config"]["priors"]
     assert [prior["params"]["x"] for prior in priors] == [run["params"]["x"] for run in desk.runs(old)]
     assert {prior["value"] for prior in priors} == {float((x - 3) ** 2) for x in range(6)}
+    assert "bayes, with 6 prior runs, endless" in desk.resweep("show", "warm").out
     desk.agent("warm", "--count", "2")
     assert all(run["params"]["x"] > 5 for run in desk.runs("warm"))
 

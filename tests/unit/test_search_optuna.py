@@ -13,6 +13,8 @@ from importlib.util import find_spec
 
 import optuna
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from support.search_contract import SearchContract
 
 from resweep_scheduler.config import SweepConfig, parse_sweep
@@ -20,6 +22,8 @@ from resweep_scheduler.config.samplers import SAMPLERS
 from resweep_scheduler.config.sections import SearchOptions
 from resweep_scheduler.search import PastRun, SearchError, create_search
 from resweep_scheduler.search.brute_force import shuffled
+from resweep_scheduler.search.encoding import Codec
+from resweep_scheduler.search.space import dimensions_of
 
 MIXED: dict[str, object] = {
     "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0},
@@ -481,3 +485,24 @@ def test_the_options_are_those_of_the_installed_optuna() -> None:
     assert set(classes) == set(SAMPLERS)
     for name, sampler in SAMPLERS.items():
         assert set(sampler.options) <= set(inspect.signature(getattr(optuna.samplers, classes[name])).parameters)
+
+
+@pytest.mark.parametrize("sampler", LEARNING)
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(data=st.data())
+def test_no_history_breaks_a_sampler_or_makes_it_waver(sampler: str, data: st.DataObject) -> None:
+    """Any mixture of states and values, huge ones and no numbers too: points of the space, the same in any order."""
+    config = sweep(sampler, CONDITIONAL if data.draw(st.booleans()) else MIXED)
+    points = create_search(config).suggest(first_index=0, count=14)
+    states = st.sampled_from(["finished", "finished", "running", "preempted", "failed", "crashed", "killed", "pending"])
+    values = st.none() | st.floats() | st.sampled_from([0.0, 1e308, -1e308, 1.0])
+    runs = [
+        PastRun(
+            index - 2, point, data.draw(states), data.draw(values), data.draw(values), stopped=data.draw(st.booleans())
+        )
+        for index, point in enumerate(points)
+    ]
+    answer = create_search(config).suggest(first_index=12, count=2, runs=runs)
+    assert answer == create_search(config).suggest(first_index=12, count=2, runs=runs[::-1])
+    codec = Codec(dimensions_of(config.parameters))
+    assert all(codec.encode(point) is not None for point in answer)

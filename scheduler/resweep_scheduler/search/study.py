@@ -42,6 +42,8 @@ _STATES: Final = {
     Verdict.STOPPED: TrialState.PRUNED,
     Verdict.WORTHLESS: TrialState.PRUNED,
 }
+_LARGEST: Final = 1e100
+"""Samplers square what they get; a run that is as bad as this is no worse than another one."""
 _SOME_TIME: Final = datetime.datetime(2000, 1, 1)
 """Samplers read no times, and the same question must give the same study."""
 
@@ -174,11 +176,12 @@ class LatentStudy:
 
     def _trial(self, known: Known, attributes: dict[str, object]) -> FrozenTrial:
         outcome = known.outcome
+        values = tuple(min(max(value, -_LARGEST), _LARGEST) for value in outcome.values)
         state = _STATES[outcome.verdict]
         if outcome.verdict is Verdict.STOPPED and len(outcome.values) > 1:
             state = TrialState.COMPLETE  # intermediate values are for one goal only
         complete = state is TrialState.COMPLETE
-        pruned_at = {1: outcome.values[0]} if state is TrialState.PRUNED and outcome.values else {}
+        pruned_at = {1: values[0]} if state is TrialState.PRUNED and values else {}
         names = tuple(known.latent)
         if names not in self._subsets:
             self._subsets[names] = {name: self._distributions[name] for name in names}
@@ -186,7 +189,7 @@ class LatentStudy:
             number=-1,
             state=state,
             value=None,
-            values=outcome.values if complete else None,
+            values=values if complete else None,
             datetime_start=_SOME_TIME,
             datetime_complete=None if state is TrialState.RUNNING else _SOME_TIME,
             params=dict(known.latent),
