@@ -89,14 +89,24 @@ def test_the_first_points_fill_the_space() -> None:
     search = create_search(sweep({"x": {"min": 0, "max": 7}, "y": {"min": 0, "max": 7}}))
     points = search.suggest(first_index=0, count=64)
     assert len({json.dumps(point) for point in points}) == 64
-    assert Counter(point["x"] for point in points[:16]) == dict.fromkeys(range(8), 2)
+    assert Counter(point["x"] for point in points[16:32]) == dict.fromkeys(range(8), 2)
+
+
+def test_the_very_first_point_is_the_centre() -> None:
+    kinds: dict[str, object] = {
+        "x": {"min": -1.0, "max": 3.0},
+        "y": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1.0},
+        "p": {"values": ["a", "b"], "probabilities": [0.25, 0.75]},
+    }
+    (centre,) = create_search(sweep(kinds)).suggest(first_index=0, count=1)
+    assert centre == {"x": 1.0, "y": pytest.approx(1e-2), "p": "b"}
 
 
 def test_the_first_points_follow_the_probabilities() -> None:
     search = create_search(
         sweep({"p": {"values": ["a", "b"], "probabilities": [0.75, 0.25]}, "x": {"min": 0.0, "max": 1.0}})
     )
-    points = search.suggest(first_index=0, count=64)
+    points = search.suggest(first_index=64, count=64)
     assert Counter(point["p"] for point in points) == {"a": 48, "b": 16}
 
 
