@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.sweep import SweepConfig
 from resweep_scheduler.search.base import PastRun, Search, SearchError, check_request
-from resweep_scheduler.search.distinct import key_of, new_point
-from resweep_scheduler.search.encoding import Codec, Latent
-from resweep_scheduler.search.impute import Goals, Outcome, Verdict
+from resweep_scheduler.search.distinct import PointKey, key_of, new_point
+from resweep_scheduler.search.encoding import Codec, Coordinate, Latent
+from resweep_scheduler.search.impute import Goals, Outcomes
 from resweep_scheduler.search.sobol import sobol_point
 from resweep_scheduler.search.space import dimensions_of, nest
 
@@ -33,19 +33,28 @@ _SMALL_SPACE: Final = 1000  # points that are all looked at for each proposal
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A run that fits the space."""
+class _Encoded:
+    """A point of the space, with its key where it may come twice, and as a row of the model."""
 
-    latent: Latent
+    key: PointKey | None
     row: list[float]
-    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A run that fits the space; `value`: what it counts as, None while it is open."""
+
+    point: _Encoded
+    value: float | None
+    stopped: bool = False
 
 
 class BayesSearch(Search):
     """Proposes points that promise a better metric, from few finished runs or many, for one agent or a hundred.
 
-    1. Until enough runs count (4, and one more for every 4 dimensions, at most 10): Sobol points of the sweep's seed,
-       drawn through the distributions, so probabilities count here. With 64 agents the first 64 points are these.
+    1. Until enough runs count (4, and one more for every 4 dimensions, at most 10): first the centre, which is the
+       median of every number and the most probable categories, for ranges are mostly laid around a guess; then Sobol
+       points of the sweep's seed, drawn through the distributions. With 64 agents the first 64 points are these.
     2. Then a Gaussian process (package `gp`): the point with the best expected improvement, averaged over what the open
        runs may come to, so that agents spread. It learns from 300 runs at most, which bounds its time.
     3. With more than 40 dimensions, TPE (Optuna's, multivariate) in its place: that many length scales cannot be
@@ -71,12 +80,11 @@ class BayesSearch(Search):
             raise SearchError("method bayes needs a parameter that is not a constant (got constants only). Add one.")
         self._parameters = config.parameters
         self._seed = config.seed
-        self._goals = Goals((config.metric,))
         self._metric: Metric = config.metric
         self.startup_runs = min(10, 4 + len(self._codec.coordinates) // 4)
         self._model: _Model | None = None
         self._tpe: LatentSearch | None = None
-        self._encoded: dict[bytes, tuple[Latent, list[float]] | None] = {}
+        self._encoded: dict[bytes, _Encoded | None] = {}
 
     def suggest(self, *, first_index: int, count: int, runs: Sequence[PastRun] = ()) -> list[dict[str, object]]:
         check_request(first_index, count)
@@ -84,58 +92,70 @@ class BayesSearch(Search):
             return []
         # Runs from first_index on are proposals that are being made again: they must not change them.
         past = sorted((run for run in runs if run.index < first_index), key=lambda run: run.index)
-        if len(self._codec.coordinates) > MOST_DIMENSIONS and self._enough(self._goals.outcomes(past)):
+        outcomes = Outcomes(self._metric, past)
+        known = self._read(past, outcomes)
+        if len(self._codec.coordinates) > MOST_DIMENSIONS and self._enough(known):
             latents = self._by_tpe().suggest(first_index=first_index, count=count, runs=past)
             return [self._params(latent) for latent in latents]
-        return self._suggest(first_index, count, past)
-
-    def _suggest(self, first_index: int, count: int, past: list[PastRun]) -> list[dict[str, object]]:
-        known = self._read(past)
         # What the points of this question count as for those after them.
-        proposed = self._goals.outcomes([*past, PastRun(first_index, {}, "pending", None)])[-1]
-        keys = {key for one in known if (key := key_of(self._codec, one.latent)) is not None}
+        proposed = outcomes.value(PastRun(first_index, {}, "pending", None))
+        return self._suggest(first_index, count, known, proposed)
+
+    def _suggest(
+        self, first_index: int, count: int, known: list[_Known], proposed: float | None
+    ) -> list[dict[str, object]]:
+        keys = {one.point.key for one in known if one.point.key is not None}
         points: list[dict[str, object]] = []
         for index in range(first_index, first_index + count):
             latent = new_point(self._codec, self._candidates(known, index), keys, seed=self._seed, index=index)
-            if (key := key_of(self._codec, latent)) is not None:
-                keys.add(key)
             points.append(self._params(latent))
             # Read back as it will be from its record, to the last bit: asked one by one, the answers are the same.
             if (encoded := self._encode(points[-1])) is not None:
-                known.append(_Known(*encoded, proposed))
+                known.append(_Known(encoded, proposed))
+                if encoded.key is not None:
+                    keys.add(encoded.key)
         return points
 
     def _params(self, latent: Latent) -> dict[str, object]:
         return nest(self._parameters, self._codec.decode(latent))
 
     def _candidates(self, known: Sequence[_Known], index: int) -> Iterator[Latent]:
-        if not self._enough([one.outcome for one in known]):
-            cube = sobol_point(self._seed, index, len(self._codec.coordinates))
-            yield {one.name: one.draw(u) for one, u in zip(self._codec.coordinates, cube, strict=True)}
+        if not self._enough(known):
+            yield self._start(index)
             return
         sign = 1.0 if self._metric.goal == "minimize" else -1.0
         yield from self._by_model().candidates(known, sign, zlib.crc32(f"{self._seed}:{index}".encode()))
 
-    def _enough(self, outcomes: Sequence[Outcome]) -> bool:
-        return sum(len(outcome.values) > 0 for outcome in outcomes) >= self.startup_runs
+    def _start(self, index: int) -> Latent:
+        """The point with this index of those that need no results."""
+        coordinates = self._codec.coordinates
+        if index == 0:
+            return {one.name: _centre(one) for one in coordinates}
+        cube = sobol_point(self._seed, index, len(coordinates))
+        return {one.name: one.draw(u) for one, u in zip(coordinates, cube, strict=True)}
 
-    def _read(self, past: Sequence[PastRun]) -> list[_Known]:
+    def _enough(self, known: Sequence[_Known]) -> bool:
+        return sum(one.value is not None for one in known) >= self.startup_runs
+
+    def _read(self, past: Sequence[PastRun], outcomes: Outcomes) -> list[_Known]:
         known = []
-        for run, outcome in zip(past, self._goals.outcomes(past), strict=True):
+        for run in past:
             encoded = self._encode(run.params)
             if encoded is None:
                 _log.warning("run %d is left out of the search: its parameters do not fit the config", run.index)
             else:
-                known.append(_Known(*encoded, outcome))
+                known.append(_Known(encoded, outcomes.value(run), run.stopped))
         return known
 
-    def _encode(self, params: dict[str, Any]) -> tuple[Latent, list[float]] | None:
+    def _encode(self, params: dict[str, Any]) -> _Encoded | None:
         # Encoding thousands of runs takes most of the time, and the same runs come with every question.
-        key = marshal.dumps(params, 2)
-        if key not in self._encoded:
+        text = marshal.dumps(params, 2)
+        if text not in self._encoded:
             latent = self._codec.encode(params)
-            self._encoded[key] = None if latent is None else (latent, self._by_model().rows.row(latent))
-        return self._encoded[key]
+            self._encoded[text] = (
+                None if latent is None else _Encoded(key_of(self._codec, latent), self._by_model().rows.row(latent))
+            )
+        return self._encoded[text]
 
     def _by_model(self) -> _Model:
         if self._model is None:
@@ -148,8 +168,15 @@ class BayesSearch(Search):
             from resweep_scheduler.search.optuna import LatentSearch
 
             options = SearchOptions(sampler="tpe", options={"n_startup_trials": 1})
-            self._tpe = LatentSearch(self._codec, self._goals, options, self._seed)
+            self._tpe = LatentSearch(self._codec, Goals((self._metric,)), options, self._seed)
         return self._tpe
+
+
+def _centre(coordinate: Coordinate) -> float | int:
+    """The median of a number, the most probable category; of several, the first."""
+    if not coordinate.choices:
+        return coordinate.draw(0.5)
+    return max(zip(coordinate.choices, coordinate.weights, strict=True), key=lambda one: one[1])[0]
 
 
 class _Model:
@@ -168,27 +195,29 @@ class _Model:
 
     def candidates(self, known: Sequence[_Known], sign: float, seed: int) -> Iterator[Latent]:
         """Points for the next run, best first; `sign` times a value is to be minimised."""
-        closed = [one for one in known if one.outcome.values]
-        still_open = [one.row for one in known if not one.outcome.values][-_MOST_OPEN:]
-        points, pending = self._table([one.row for one in closed]), self._table(still_open)
+        closed = [one for one in known if one.value is not None]
         values = self._values(closed, sign)
+        chosen = self._process.chosen(values)
+        points, values = self._table([closed[place] for place in chosen]), values[chosen]
+        pending = self._table([one for one in known if one.value is None][-_MOST_OPEN:])
         if self._all:
             order = self._process.rank(points, values, pending, self.rows.rows(self._all), seed)
             yield from (self._all[place] for place in order.tolist())
         else:
             yield from (self.rows.latent(row) for row in self._process.propose(points, values, pending, seed))
 
-    def _table(self, rows: Sequence[list[float]]) -> Floats:
+    def _table(self, known: Sequence[_Known]) -> Floats:
         import numpy as np
 
+        rows = [one.point.row for one in known]
         return np.array(rows, dtype=np.float64).reshape(len(rows), self.rows.axes.count)
 
     def _values(self, closed: Sequence[_Known], sign: float) -> Floats:
         """What the runs count as; those that were stopped never better than the best of the others."""
         import numpy as np
 
-        values = np.array([sign * one.outcome.values[0] for one in closed])
-        stopped = np.array([one.outcome.verdict is Verdict.STOPPED for one in closed])
+        values = np.array([sign * one.value for one in closed if one.value is not None])
+        stopped = np.array([one.stopped for one in closed])
         if stopped.any() and not stopped.all():
             values[stopped] = np.maximum(values[stopped], values[~stopped].min())
         return values

@@ -21,6 +21,7 @@ _NEAR: Final = 200
 _BEST: Final = 5
 _STARTS: Final = 5
 _REFINEMENTS: Final = 20
+_CLIMBERS: Final = 2
 _ROUNDS: Final = 4
 _FURTHER: Final = 40
 
@@ -61,8 +62,12 @@ class GaussianProcess:
         acquisition = self._acquisition(points, values, pending, np.random.default_rng(seed))
         return np.argsort(-acquisition.score(candidates), kind="stable")
 
+    def chosen(self, values: Floats) -> npt.NDArray[np.intp]:
+        """The places of the values that the model would learn from: whoever has many points may give these only."""
+        return training_places(values, TRAINING_LIMIT)
+
     def _acquisition(self, points: Floats, values: Floats, pending: Floats, rng: np.random.Generator) -> Acquisition:
-        chosen = training_places(values, TRAINING_LIMIT)
+        chosen = self.chosen(values)
         known, outcomes = points[chosen], standardised(values[chosen])
         normals = rng.standard_normal((_DRAWS, len(pending)))
         hyper = self._hyper(known, outcomes)
@@ -87,15 +92,17 @@ class GaussianProcess:
         points, scores = self._descended(acquisition, starts, _REFINEMENTS)
         if self.axes.smooth.all():
             return points, scores
-        for place in range(len(points)):
-            for _ in range(_ROUNDS):
-                near = self.axes.neighbours(points[place], rng)
-                near_scores = acquisition.score(near)
-                step = int(np.argmax(near_scores))
-                if near_scores[step] <= scores[place] + 1e-9:
-                    break
-                moved, moved_scores = self._descended(acquisition, near[[step]], _REFINEMENTS // 2)
-                points[place], scores[place] = moved[0], moved_scores[0]
+        kept = np.argsort(-scores, kind="stable")[:_CLIMBERS]
+        points, scores = points[kept], scores[kept]
+        for _ in range(_ROUNDS):
+            near = [self.axes.neighbours(point, rng) for point in points]
+            near_scores = np.split(acquisition.score(np.concatenate(near)), np.cumsum([len(one) for one in near])[:-1])
+            steps = [int(np.argmax(one)) for one in near_scores]
+            better = [place for place, step in enumerate(steps) if near_scores[place][step] > scores[place] + 1e-6]
+            if not better:
+                break
+            moved = np.array([near[place][steps[place]] for place in better])
+            points[better], scores[better] = self._descended(acquisition, moved, _REFINEMENTS // 2)
         return points, scores
 
     def _descended(self, acquisition: Acquisition, starts: Floats, steps: int) -> tuple[Floats, Floats]:

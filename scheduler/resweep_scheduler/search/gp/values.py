@@ -20,11 +20,15 @@ def standardised(values: Floats) -> Floats:
     """
     largest = float(np.abs(values).max(initial=0.0))
     scaled = values / largest if largest > 0 else values
-    low, middle, high = np.quantile(scaled, (0.25, 0.5, 0.75))
-    if len(values) < 3 or high - low < 1e-12:
+    deviation = float(scaled.std())
+    if len(values) < 3 or deviation < 1e-12:
         return _unit(scaled)
-    # By the middle half, for the ends may be anywhere; 1.35 is its width for a normal distribution.
-    scaled = (scaled - middle) * 1.35 / (high - low)
+    low, middle, high = np.quantile(scaled, (0.25, 0.5, 0.75))
+    # For a normal distribution, the middle half is 1.35 deviations wide; if it is far narrower, a few huge values rule.
+    robust = (high - low) / 1.35
+    centre, width = (middle, robust) if 0 < robust < deviation / 4 else (scaled.mean(), deviation)
+    # Beyond a million widths all values are equally far, and powers of them stay floats.
+    scaled = np.clip((scaled - centre) / width, -1e6, 1e6)
     shaped = [_powered(scaled, float(power)) for power in _POWERS]
     signs = float((np.sign(scaled) * np.log1p(np.abs(scaled))).sum())
     likelihoods = [
