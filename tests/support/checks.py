@@ -309,4 +309,7 @@ def _check_history(store: Store, run: Run, life: Life, steps: Sequence[int] | No
     present = [row.step for row in store.history(run.run_id)]
     if run.state is RunState.FINISHED and present != list(steps):
         faults.append(f"run {run.run_id}: its steps should be {list(steps)}, they are {present}")
+    drawn = [point.step for point in store.curve(run.run_id)]
+    if run.state is RunState.FINISHED and drawn and drawn != list(steps):
+        faults.append(f"run {run.run_id}: its curve should have the steps {list(steps)}, it has {drawn}")
     return faults

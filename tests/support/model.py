@@ -51,6 +51,7 @@ class ModelRun:
     curve: Curve = field(default_factory=Curve)
     pruned: bool = False
     spared: bool = False  # a person retried it after an early stop
+    over: bool = False  # its script is through, the process is not
 
     @property
     def counts(self) -> Counts:
@@ -187,7 +188,7 @@ class Model:
         run.state, run.nonce, run.agent = RunState.RUNNING, request.nonce, request.agent
         run.confirmed, run.preemptible, run.claim_step = False, request.preemptible, run.step
         run.lapsed, run.was_preempting, run.stop, run.before_lapse, run.seq = False, False, "", None, 0
-        run.pruned = False
+        run.pruned = run.over = False
         self.leases[run.run_id] = self.heard_time + request.lease_ms
         agent.claimed, agent.attempt, agent.run = run.run_id, run.attempt, run.run_id
         if self.state is SweepState.PENDING:
@@ -239,17 +240,18 @@ class Model:
         if run is None or hold not in (Hold.OWNER, Hold.ENDED):
             return hold
         run.confirmed = run.confirmed or hold is Hold.OWNER
+        run.over = run.over or (final and hold is Hold.OWNER)
         if seq > run.seq:
             run.seq = seq
             run.rows.add((run.attempt, seq))
             run.step = step if run.step is None else max(run.step, step)
-            if run.curve.add(step, run.attempt, value) and hold is Hold.OWNER and not final:
+            if run.curve.add(step, run.attempt, value) and hold is Hold.OWNER:
                 self.judge(run)
         return hold
 
     def judge(self, run: ModelRun) -> None:
         """Early termination looks at a run."""
-        if run.state is not RunState.RUNNING or run.stop or run.spared:
+        if run.state is not RunState.RUNNING or run.stop or run.over or run.spared:
             return
         own, runs = run.curve.values, self.runs.values()
         if "bands" in self.stopping:
@@ -265,7 +267,7 @@ class Model:
         hold, run = self.hold(token), self.runs.get(token.run_id)
         if run is None or hold is not Hold.OWNER or run.state is not RunState.RUNNING:
             return hold
-        if not run.stop and not run.spared and len(run.curve.values) >= iteration:
+        if not (run.stop or run.over or run.spared) and len(run.curve.values) >= iteration:
             run.stop, run.pruned = "early_terminate", True
         return hold
 

@@ -204,7 +204,18 @@ def test_last_rows_of_a_script_that_is_over_stop_nothing(store: Store) -> None:
     first, second = agents_of(store, 2, HYPERBAND)
     first.log_values(0.1)
     assert store.log(second.run.token, first_seq=1, rows=[(0, "{}", 0.9)], final=True).stop == ""
+    assert second.heartbeat().stop == ""
+    assert store.prune_run(second.run.token, iteration=1, reason="weak").stop == ""
     check_promises(store, SWEEP, complete=False)
+
+
+def test_script_that_begins_again_in_its_attempt_is_judged_again(store: Store) -> None:
+    first, second = agents_of(store, 2, HYPERBAND)
+    first.log_values(0.1)
+    token = second.run.token
+    store.log(token, first_seq=1, rows=[(0, "{}", 0.9)], final=True)
+    store.init_run(run_id=token.run_id, resume="allow", nonce=token.nonce, attempt=token.attempt)
+    assert second.heartbeat().stop != ""
 
 
 @pytest.mark.parametrize("preempting", [True, False])
@@ -442,3 +453,43 @@ def test_end_that_is_reported_twice_enters_no_level_twice(store: Store) -> None:
     assert store.end_attempt(request).hold is Hold.OWNER
     assert store.end_attempt(request).hold is Hold.ENDED
     check_promises(store, SWEEP, complete=False)
+
+
+# The last values, for the search.
+
+
+def test_last_values_of_several_metrics(store: Store) -> None:
+    """In the order of the metrics; late and repeated calls bring no older ones back."""
+    (agent,) = agents_of(store, 1, HYPERBAND)
+    token = agent.run.token
+
+    def log(first_seq: int, *latest: LatestValue | None, rows: int = 2) -> None:
+        texts = [(first_seq + number, "{}") for number in range(rows)]
+        store.log(token, first_seq=first_seq, rows=texts, latest=latest)
+
+    def values() -> tuple[float | None, ...]:
+        return store.search_runs(SWEEP)[0].values
+
+    log(1, LatestValue(1, 0.5), None, LatestValue(2, 0.1 + 0.2))
+    assert values() == (0.5, None, 0.1 + 0.2)
+    log(3, LatestValue(1, 0.4), LatestValue(2, -7.0), None)
+    log(1, LatestValue(1, 0.5), None, LatestValue(2, 0.9))
+    log(2, LatestValue(1, 0.6), LatestValue(3, -8.0), None, rows=4)
+    assert values() == (0.4, -7.0, 0.1 + 0.2)
+    assert store.search_runs(SWEEP)[0].last is None
+
+
+def test_summary_counts_where_rows_never_said_anything(store: Store) -> None:
+    """A script may set `run.summary["loss"]` alone, and more than once."""
+    (agent,) = agents_of(store, 1, HYPERBAND)
+    token = agent.run.token
+
+    def last() -> float | None:
+        return store.search_runs(SWEEP)[0].last
+
+    store.log(token, first_seq=1, rows=[], latest=[LatestValue(0, 3.0)])
+    store.log(token, first_seq=1, rows=[], latest=[LatestValue(0, 2.0)])
+    assert last() == 2.0
+    store.log(token, first_seq=1, rows=[(0, "{}")], latest=[LatestValue(1, 5.0)])
+    store.log(token, first_seq=1, rows=[], latest=[LatestValue(0, 1.0)])
+    assert last() == 5.0

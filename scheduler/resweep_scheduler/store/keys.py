@@ -15,7 +15,7 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:wake       list    wake-up tokens for idle agents (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
-    run:<rid>              hash    state, attempt, nonce, agent, step, metric, values, stop, pruned, times, exit status
+    run:<rid>              hash    state, attempt, nonce, agent, step, metric, values, times, stop, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
     run:<rid>:meta         hash    name, group, notes, tags
     run:<rid>:summary      string  JSON

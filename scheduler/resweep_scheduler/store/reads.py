@@ -50,7 +50,7 @@ def decode_metrics(text: str | None) -> tuple[tuple[str, str], ...]:
 def decode_values(text: str | None) -> tuple[float | None, ...]:
     """The last values of the sweep's metrics, as ``log`` stored them."""
     latest = json.loads(text) if text else []
-    return tuple(float(found["value"]) if found else None for found in latest)
+    return tuple(float(found[0]) if found else None for found in latest)
 
 
 def _int(text: str | None) -> int | None:

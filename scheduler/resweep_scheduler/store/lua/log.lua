@@ -19,6 +19,10 @@ local seq, step, accepted = known, tonumber(run.step), 0
 local late = #args.rows > 0 and args.first_seq + #args.rows - 1 < seq
 local rule = stopping_rule(run.sweep)
 if hold == 'owner' then confirm(rid, run) end
+if args.final and hold == 'owner' then
+  run.over = '1'
+  redis.call('HSET', key, 'over', run.over)
+end
 for i, row in ipairs(args.rows) do
   if args.first_seq + i - 1 > seq then
     redis.call('XADD', run_key(rid, 'history'), '*', 'step', int(row[1]), 'attempt', int(args.attempt), 'row', row[2])
@@ -26,7 +30,7 @@ for i, row in ipairs(args.rows) do
     if not step or row[1] > step then step = row[1] end
     if rule then
       local iteration, best = draw_point(run.sweep, rid, run, rule, row[1], row[3])
-      if iteration and hold == 'owner' and not args.final then judge(rid, run, rule, iteration, best) end
+      if iteration and hold == 'owner' then judge(rid, run, rule, iteration, best) end
     end
   end
 end
@@ -34,16 +38,16 @@ if accepted > 0 then redis.call('HSET', key, 'seq', int(seq), 'step', int(step))
 redis.call('HSET', key, 'heard', int(now))
 if given(args.summary) and not late then redis.call('SET', run_key(rid, 'summary'), args.summary) end
 
--- The last value of each metric. What rows say counts; only where they never said anything, the summary does.
+-- The last value of each metric, and 1 if a row said it. Only where rows never said anything, the summary counts.
 if given(args.latest) then
   local text = redis.call('HGET', key, 'values')
   local values = text and cjson.decode(text) or {}
   for i, found in ipairs(args.latest) do
     values[i] = values[i] or false
     local number = found and found[1]
-    local of_summary = number == 0 and not late and not (values[i] and values[i].logged)
+    local of_summary = number == 0 and not late and not (values[i] and values[i][2] == 1)
     local of_new_row = number and number > 0 and args.first_seq + number - 1 > known
-    if of_summary or of_new_row then values[i] = { value = found[2], logged = of_new_row } end
+    if of_summary or of_new_row then values[i] = { found[2], of_summary and 0 or 1 } end
   end
   redis.call('HSET', key, 'values', cjson.encode(values))
 end

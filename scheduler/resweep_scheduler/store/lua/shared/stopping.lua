@@ -137,8 +137,10 @@ local function stop_early(rid, run, data)
   poke(run.sweep, run.nonce)
 end
 
--- Whether an attempt may be stopped: preempting runs go on, and those that a person retried after an early stop.
-local function may_be_stopped(run) return run.state == 'running' and not given(run.stop) and run.spared ~= '1' end
+-- Preempting runs go on, and so do those whose script is over, and those that a person retried after an early stop.
+local function may_be_stopped(run)
+  return run.state == 'running' and not given(run.stop) and run.over ~= '1' and run.spared ~= '1'
+end
 
 -- Stops the run if the rule finds it worse than the others at this iteration.
 local function judge(rid, run, rule, iteration, best)
