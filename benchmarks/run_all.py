@@ -18,7 +18,7 @@ from pathlib import Path
 
 import harness
 
-BENCHMARKS = ("gap", "throughput", "agents", "preemption", "log_cost", "import_time", "memory")
+BENCHMARKS = ("gap", "throughput", "agents", "preemption", "log_cost", "import_time", "memory", "stopping")
 PACKAGES = ("resweep", "redis", "rq", "optuna")
 
 

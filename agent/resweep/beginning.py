@@ -26,7 +26,7 @@ from resweep.steps import StepLedger
 from resweep.summaries import Summary
 
 if TYPE_CHECKING:
-    from resweep_scheduler.store import ClaimToken, InitAnswer, RunMeta, Store
+    from resweep_scheduler.store import ClaimToken, InitAnswer, Objective, RunMeta, Store
     from resweep_scheduler.store import Run as Record
 
 ADOPTION_PATIENCE = 20.0  # seconds in which a lapsed lease may be adopted again by its agent
@@ -118,7 +118,7 @@ class Assembly:
         *,
         store: Store | None = None,
         token: ClaimToken | None = None,
-        metric: tuple[str, str] | None = None,
+        objective: Objective | None = None,
     ) -> Channel:
         """What carries the run's rows."""
         return kind(
@@ -128,7 +128,7 @@ class Assembly:
             self.summary,
             self.notes,
             run_id=self.run_id,
-            metric=metric,
+            objective=objective,
             ends_run=self.settings.claim is None,
             look=run.look_at_open_row,
             on_committed=self.checkpoints.committed,
@@ -257,7 +257,6 @@ def _begin_online(settings: Settings, on_finish: OnFinish) -> Run:
         project=settings.project,
         claim=granted.encode(),
         sweep_id=record.sweep_id,
-        metric=answer.metric,
     )
     outbox = parts.outbox(header, str(granted.attempt), answer.next_seq)
 
@@ -266,7 +265,7 @@ def _begin_online(settings: Settings, on_finish: OnFinish) -> Run:
         on_finish(run, exit_code)
 
     run = parts.run(finished)
-    run.begin(parts.sender(Sender, run, outbox, store=store, token=granted, metric=answer.metric))
+    run.begin(parts.sender(Sender, run, outbox, store=store, token=granted, objective=answer.objective))
     # A second init in one attempt is answered as the first one was; what it adds to the config is sent here.
     missing = {name: value for name, value in settings.config.items() if name not in record.config}
     run.config.update(missing)

@@ -18,14 +18,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from resweep.notes import Notes, logger
+from resweep.objective import make_batch
 from resweep.outbox import Outbox
-from resweep.spill import Commit, Row, encode
+from resweep.spill import Commit, Row
 from resweep.steps import Row as OpenRow
 from resweep.summaries import Summary
-from resweep.values import best_value
 
 if TYPE_CHECKING:
-    from resweep_scheduler.store import ClaimToken, Hold, Store, WriteAnswer
+    from resweep_scheduler.store import ClaimToken, Hold, Objective, Store, WriteAnswer
 
 INTERVAL = 0.5  # seconds between two looks at the outbox
 WAKE_ROWS = 2000  # rows that wake the thread before its interval is over
@@ -64,7 +64,7 @@ class Sender:
         notes: Notes,
         *,
         run_id: str,
-        metric: tuple[str, str] | None,
+        objective: Objective | None,
         ends_run: bool,
         look: Callable[[], list[OpenRow]],
         on_committed: Callable[[str], None] = lambda path: None,
@@ -75,7 +75,7 @@ class Sender:
         self._summary = summary
         self._notes = notes
         self._run_id = run_id
-        self._metric = metric
+        self._objective = objective
         self._ends_run = ends_run
         self._look = look
         self._on_committed = on_committed
@@ -229,18 +229,15 @@ class Sender:
                 ticket.answer(hold == "owner")
 
     def _send_rows(self, rows: list[Row]) -> None:
+        assert self._objective is not None
         self._summary.changed, changed = False, self._summary.changed
-        summary = self._summary.snapshot()
-        metric = None
-        if self._metric is not None:
-            metric = best_value([*(row.values for row in rows), *([summary] if changed else [])], *self._metric)
-        texts = [(row.step, encode(row.values)) for row in rows]
-        text = encode(summary) if changed else None
+        batch = make_batch(rows, self._summary.snapshot() if changed else None, self._objective)
         first_seq = rows[0].seq if rows else 1
+        final = self._exit_code is not None
         accepted: list[int] = []
 
         def send(store: Store, token: ClaimToken) -> WriteAnswer:
-            answer = store.log(token, first_seq=first_seq, rows=texts, summary=text, metric=metric)
+            answer = store.log(token, first_seq=first_seq, final=final, **batch)
             accepted.append(answer.accepted)
             return answer
 

@@ -94,7 +94,6 @@ class Header:
     Attributes:
         claim: The claim token as RESWEEP_CLAIM has it; None for rows logged offline outside a sweep.
         sweep_id: Set inside an attempt of a sweep.
-        metric: Name and goal of the sweep's metric.
         init: For rows logged offline: nonce, config, name, group, notes and tags with which the run is to be created.
     """
 
@@ -103,7 +102,6 @@ class Header:
     project: str
     claim: str | None
     sweep_id: str | None = None
-    metric: tuple[str, str] | None = None
     init: Mapping[str, Any] | None = None
 
     def encode(self) -> str:
@@ -116,8 +114,6 @@ class Header:
         if record.get("resweep_spill") != VERSION:
             raise ValueError(f"its first line is no header of version {VERSION}")
         fields: dict[str, Any] = {name: record.get(name) for name in cls.__slots__}
-        if fields["metric"] is not None:
-            fields["metric"] = tuple(fields["metric"])
         return cls(**fields)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resweep.connection import close_store, open_store
 from resweep.errors import UsageError
+from resweep.objective import make_batch
 from resweep.spill import (
     BATCH_ROWS,
     Commit,
@@ -19,16 +20,14 @@ from resweep.spill import (
     Header,
     Row,
     decode_entry,
-    encode,
     lock,
     read_records,
     spill_folder,
     take_batch,
 )
-from resweep.values import best_value
 
 if TYPE_CHECKING:
-    from resweep_scheduler.store import ClaimToken, Store, WriteAnswer
+    from resweep_scheduler.store import ClaimToken, Objective, Store, WriteAnswer
 
 PATIENCE = 5.0  # seconds for which a call is tried again
 
@@ -170,7 +169,7 @@ class _Delivery:
         self._path = path
         self._rows = 0
         self._stored = 0
-        self._metric = header.metric
+        self._objective: Objective
 
     def outcome(self, outcome: SyncOutcome, detail: str = "") -> SyncedFile:
         return SyncedFile(self._path, outcome, self._header.run_id, self._rows, self._stored, detail)
@@ -205,8 +204,7 @@ class _Delivery:
         run_id = self._header.run_id
         init = self._header.init
         if self._header.claim is not None:
-            if self._metric is None and self._header.sweep_id is not None:
-                self._metric = self._store.sweep_metric(self._header.sweep_id)
+            self._objective = self._store.objective(self._header.sweep_id)
             return ClaimToken.decode(run_id, self._header.claim)
         if init is None:
             raise _LaterError("its header names no claim; a later version may have written it")
@@ -223,13 +221,12 @@ class _Delivery:
             raise _LaterError("an agent runs the run now")
         if answer.token is None:
             raise _RefusedError("the run was taken over by another attempt")
-        self._metric = answer.metric
+        self._objective = answer.objective
         return answer.token
 
     def _log(self, token: ClaimToken, rows: list[Row]) -> None:
-        metric = best_value([row.values for row in rows], *self._metric) if self._metric else None
-        texts = [(row.step, encode(row.values)) for row in rows]
-        self._stored += self._check(self._store.log(token, first_seq=rows[0].seq, rows=texts, metric=metric)).accepted
+        batch = make_batch(rows, None, self._objective)
+        self._stored += self._check(self._store.log(token, first_seq=rows[0].seq, **batch)).accepted
 
     def _commit(self, token: ClaimToken, commit: Commit) -> None:
         if os.path.exists(commit.path):
@@ -241,8 +238,8 @@ class _Delivery:
 
     def _send_facts(self, token: ClaimToken, facts: dict[str, Any]) -> None:
         if "summary" in facts:
-            metric = best_value([facts["summary"]], *self._metric) if self._metric else None
-            self._check(self._store.log(token, first_seq=1, rows=[], summary=encode(facts["summary"]), metric=metric))
+            batch = make_batch([], facts["summary"], self._objective)
+            self._check(self._store.log(token, first_seq=1, **batch))
         if facts.get("config"):
             self._check(self._store.update_config(token, config=facts["config"]))
         if "exit_code" in facts and self._header.sweep_id is None:

@@ -108,11 +108,3 @@ def find(row: Mapping[str, Any], name: str) -> Any:
             return None
         value = value[part]
     return value
-
-
-def best_value(rows: list[Mapping[str, Any]], name: str, goal: str) -> float | None:
-    """The best finite value of the metric `name` in `rows`, by `goal` ("minimize" or "maximize"); None without any."""
-    found = [number for row in rows if (number := finite_number(find(row, name))) is not None]
-    if not found:
-        return None
-    return max(found) if goal == "maximize" else min(found)

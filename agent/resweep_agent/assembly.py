@@ -28,6 +28,7 @@ from resweep_agent.notices import NoticeSource, SignalSource
 from resweep_agent.options import AgentOptions, Policy, make_policy
 from resweep_agent.output import OutputPump, Terminal
 from resweep_agent.parts import Inbox, Parts, Wakeup
+from resweep_agent.pruning import make_pruner
 from resweep_agent.slot import Slot
 from resweep_scheduler.config import ConfigError, SweepConfig
 from resweep_scheduler.store import (
@@ -190,6 +191,7 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
             block=min(1.0, policy.store_timeout / 2),
             post=inbox.post,
             link=link,
+            pruner=make_pruner(store, sweep_id, config),
         ),
         guard=Guard(),
         pump=OutputPump(work.terminal),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from resweep_agent.link import Backoff, Link
 from resweep_agent.logs import event
 from resweep_agent.output import OutputStream
+from resweep_agent.pruning import Pruner
 from resweep_scheduler.store import (
     ClaimedRun,
     ClaimToken,
@@ -74,6 +75,7 @@ class Heart:
         interval: Seconds between the heartbeats of a run.
         block: Seconds that a wait for a poke may block, below the timeout of the connection.
         post: Takes what the main thread must know; called from the thread.
+        pruner: Judges the same runs, where the sweep names one of Optuna's pruners.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class Heart:
         block: float,
         post: Callable[[Beat], None],
         link: Link,
+        pruner: Pruner | None = None,
     ) -> None:
         self._store = store
+        self._pruner = pruner
         self._sweep_id = sweep_id
         self._session = session
         self._lease_ms = lease_ms
@@ -110,15 +114,21 @@ class Heart:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        if self._pruner is not None:
+            self._pruner.start()
 
     def keep(self, agent: str, run: ClaimedRun, output: OutputStream | None) -> None:
         """From now on the lease of `run` is kept; its first heartbeat says that the child is launched. Main thread."""
         with self._changed:
             self._kept[run.token] = _Kept(agent, run, output)
             self._changed.notify()
+        if self._pruner is not None:
+            self._pruner.keep(run.token)
 
     def drop(self, token: ClaimToken, *, send_output: bool) -> None:
         """The attempt is over; `send_output`: the rest of its output still goes to Redis. Main thread."""
+        if self._pruner is not None:
+            self._pruner.drop(token)
         with self._changed:
             kept = self._kept.pop(token, None)
             if kept is not None and send_output and kept.output is not None:
@@ -135,6 +145,8 @@ class Heart:
 
     def close(self) -> None:
         """Stop, and send the output that is left. The thread may take a moment to notice; nothing waits for it."""
+        if self._pruner is not None:
+            self._pruner.close()
         with self._changed:
             self._stopping = True
             self._changed.notify()

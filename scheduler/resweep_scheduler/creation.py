@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from resweep_scheduler.config import SweepConfig
+from resweep_scheduler.stopping import rule_for_redis
 from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, Store, SweepSettings, new_id, open_store
 
 PATIENCE = 5.0
@@ -26,6 +27,7 @@ def sweep_settings(config: SweepConfig) -> SweepSettings:
         retry_failed=config.retry.failed,
         retry_crashed=config.retry.crashed,
         max_attempts_without_progress=config.preemption.max_attempts_without_progress,
+        stopping=rule_for_redis(config),
     )
 
 

@@ -132,7 +132,11 @@ def test_whole_life_of_a_sweep(store: Store, sweep_id: str) -> None:
     begun = store.init_run(
         run_id="run0", resume="allow", nonce=token.nonce, attempt=1, config={"a": {"b": 1}}, meta=RunMeta(tags=("t",))
     )
-    assert (begun.outcome, begun.starting_step, begun.metric) == (InitOutcome.NEW, 0, ("loss", "minimize"))
+    assert (begun.outcome, begun.starting_step, begun.objective.metrics) == (
+        InitOutcome.NEW,
+        0,
+        (("loss", "minimize"),),
+    )
     first.log(0, 1, 2, summary='{"loss": 2}', metric=2.0)
     store.commit_checkpoint(token, path="/tmp/c2", step=2)
     store.append_output(token, "hello\n", piece=1)

@@ -17,6 +17,7 @@ from resweep_scheduler.store import (
     EndRequest,
     Hold,
     InitOutcome,
+    LatestValue,
     NewRun,
     Offer,
     Store,
@@ -26,9 +27,12 @@ from resweep_scheduler.store import (
     new_id,
 )
 from resweep_scheduler.store.states import RunState
+from support.stopping import hyperband
 
 LEASE_MS = 60_000
-SETTINGS = SweepSettings(lease_ms=LEASE_MS, heartbeat_ms=LEASE_MS // 6, max_attempts_without_progress=0)
+SETTINGS = SweepSettings(
+    lease_ms=LEASE_MS, heartbeat_ms=LEASE_MS // 6, max_attempts_without_progress=0, stopping=hyperband(1, 2)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +145,10 @@ def _mark_preempting(stage: Stage) -> Call:
 
 def _log(stage: Stage) -> Call:
     token = stage.begin()
-    rows = [(0, '{"loss":2}'), (1, '{"loss":1}')]
+    rows = [(0, '{"loss":2}', 2.0), (1, '{"loss":1}', 1.0)]
+    latest = [LatestValue(2, 1.0)]
     return Call(
-        lambda store: store.log(token, first_seq=1, rows=rows, summary='{"loss":1}', metric=1.0),
+        lambda store: store.log(token, first_seq=1, rows=rows, summary='{"loss":1}', metric=1.0, latest=latest),
         lambda answer: answer.hold is Hold.OWNER and answer.accepted == 0,
         lambda: stage.hand_over(token),
     )
@@ -189,6 +194,15 @@ def _adopt(stage: Stage) -> Call:
         ),
         lambda answer: answer.hold is Hold.OWNER,
         supersede,
+    )
+
+
+def _prune_run(stage: Stage) -> Call:
+    token = stage.begin()
+    return Call(
+        lambda store: store.prune_run(token, iteration=0, reason="early_terminate: weak", data={}),
+        lambda answer: answer.hold is Hold.OWNER and answer.stop == "early_terminate: weak",
+        lambda: stage.hand_over(token),
     )
 
 
@@ -328,6 +342,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "leave": _leave,
     "log": _log,
     "mark_preempting": _mark_preempting,
+    "prune_run": _prune_run,
     "release": _release,
     "remove_runs": _remove_runs,
     "retry_run": _retry_run,

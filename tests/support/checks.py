@@ -5,6 +5,7 @@ Every fault test ends with `check_promises`.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -178,6 +179,7 @@ def check_promises(
         *_check_indices(store, sweep, runs),
         *(_check_end(store, sweep, runs) if complete else ()),
     ]
+    faults += _check_levels(store, sweep_id, runs)
     for run in runs:
         faults += _check_history(store, run, replay.lives.get(run.run_id, Life()), steps)
     assert not faults, f"sweep {sweep_id} broke its promises:\n" + "\n".join(f"- {fault}" for fault in faults)
@@ -264,6 +266,31 @@ def _check_end(store: Store, sweep: Sweep, runs: Sequence[Run]) -> list[str]:
     return faults
 
 
+def _check_levels(store: Store, sweep_id: str, runs: Sequence[Run]) -> list[str]:
+    """Early termination compares runs by the values that they have, and by no others."""
+    client: Any = store.client
+    rule = json.loads(client.hget(store.keys.sweep(sweep_id), "stopping") or "null")
+    curves = {run.run_id: store.curve(run.run_id) for run in runs}
+    if rule is None or not ("bands" in rule or "interval" in rule):
+        drawn = [run_id for run_id, curve in curves.items() if curve]
+        return [f"runs have curves that no rule needs: {drawn}"] if rule is None and drawn else []
+    faults = []
+    longest = max((len(curve) for curve in curves.values()), default=0)
+    for level in range(1, longest + 2):
+        compared = level in rule.get("bands", ()) or (
+            "interval" in rule and level >= rule["min_iter"] and (level - rule["min_iter"]) % rule["interval"] == 0
+        )
+        there = {
+            run.run_id: rule["sign"] * curves[run.run_id][level - 1].value
+            for run in runs
+            if compared and len(curves[run.run_id]) >= level and ("bands" in rule or run.state is RunState.FINISHED)
+        }
+        known = dict(client.zrange(store.keys.sweep(sweep_id, f"level:{level}"), 0, -1, withscores=True))
+        if known != there:
+            faults.append(f"at iteration {level} runs are compared with {known}, by their curves it should be {there}")
+    return faults
+
+
 def _check_history(store: Store, run: Run, life: Life, steps: Sequence[int] | None) -> list[str]:
     """Rows come from attempts that existed, a later attempt's after an earlier one's, and every step is there once."""
     faults = []
@@ -282,4 +309,7 @@ def _check_history(store: Store, run: Run, life: Life, steps: Sequence[int] | No
     present = [row.step for row in store.history(run.run_id)]
     if run.state is RunState.FINISHED and present != list(steps):
         faults.append(f"run {run.run_id}: its steps should be {list(steps)}, they are {present}")
+    drawn = [point.step for point in store.curve(run.run_id)]
+    if run.state is RunState.FINISHED and drawn and drawn != list(steps):
+        faults.append(f"run {run.run_id}: its curve should have the steps {list(steps)}, it has {drawn}")
     return faults

@@ -56,7 +56,7 @@ def put_sweep(store: Store, sweep_id: str, config: Mapping[str, Any], runs: Sequ
         metric = None if run.metric is None else float(run.metric)
         store.log(token, first_seq=1, rows=rows, metric=metric, summary=json.dumps(run.rows[-1]) if run.rows else None)
         if run.values:
-            latest = [None if value is None else {"value": value} for value in run.values]
+            latest = [None if value is None else [value] for value in run.values]
             client.hset(store.keys.run(token.run_id), "values", json.dumps(latest))
         if run.stop:
             store.stop_run(token.run_id, reason=run.stop)

@@ -6,8 +6,9 @@ must say. The clock is the caller's, in ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from resweep_scheduler.store import (
     ClaimOutcome,
@@ -19,6 +20,7 @@ from resweep_scheduler.store import (
     SweepCommand,
     SweepState,
 )
+from support.stopping import Curve, hyperband_stops, percentile_stops
 
 TERMINAL = (RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.KILLED)
 OWNED = (RunState.RUNNING, RunState.PREEMPTING)
@@ -46,6 +48,10 @@ class ModelRun:
     failures_retried: int = 0
     crashes_retried: int = 0
     before_lapse: Counts | None = None
+    curve: Curve = field(default_factory=Curve)
+    pruned: bool = False
+    spared: bool = False  # a person retried it after an early stop
+    over: bool = False  # its script is through, the process is not
 
     @property
     def counts(self) -> Counts:
@@ -76,12 +82,14 @@ class Model:
         lease_ms: The lease of all agents.
         limit: Attempts without progress after which a run fails.
         retries: How often the policy retries failures, and crashes.
+        stopping: The rule of early termination.
     """
 
     now: Callable[[], int]
     lease_ms: int
     limit: int
     retries: tuple[int, int]
+    stopping: Mapping[str, Any]
     state: SweepState = SweepState.PENDING
     reason: str = ""
     closed: str = ""
@@ -180,6 +188,7 @@ class Model:
         run.state, run.nonce, run.agent = RunState.RUNNING, request.nonce, request.agent
         run.confirmed, run.preemptible, run.claim_step = False, request.preemptible, run.step
         run.lapsed, run.was_preempting, run.stop, run.before_lapse, run.seq = False, False, "", None, 0
+        run.pruned = run.over = False
         self.leases[run.run_id] = self.heard_time + request.lease_ms
         agent.claimed, agent.attempt, agent.run = run.run_id, run.attempt, run.run_id
         if self.state is SweepState.PENDING:
@@ -215,6 +224,8 @@ class Model:
         if hold is Hold.OWNER:
             self.leases[token.run_id] = self.heard_time + self.lease_ms
             self.runs[token.run_id].confirmed = True
+            if "bands" in self.stopping:
+                self.judge(self.runs[token.run_id])
         self.reap()
         return hold
 
@@ -224,15 +235,40 @@ class Model:
             run.state, run.confirmed = RunState.PREEMPTING, True
         return hold
 
-    def log(self, token: ClaimToken, step: int, seq: int) -> Hold:
+    def log(self, token: ClaimToken, step: int, seq: int, value: float | None = None, *, final: bool = False) -> Hold:
         hold, run = self.hold(token), self.runs.get(token.run_id)
         if run is None or hold not in (Hold.OWNER, Hold.ENDED):
             return hold
         run.confirmed = run.confirmed or hold is Hold.OWNER
+        run.over = run.over or (final and hold is Hold.OWNER)
         if seq > run.seq:
             run.seq = seq
             run.rows.add((run.attempt, seq))
             run.step = step if run.step is None else max(run.step, step)
+            if run.curve.add(step, run.attempt, value) and hold is Hold.OWNER:
+                self.judge(run)
+        return hold
+
+    def judge(self, run: ModelRun) -> None:
+        """Early termination looks at a run."""
+        if run.state is not RunState.RUNNING or run.stop or run.over or run.spared:
+            return
+        own, runs = run.curve.values, self.runs.values()
+        if "bands" in self.stopping:
+            weak = hyperband_stops(self.stopping, own, [other.curve.values for other in runs])
+        else:
+            finished = [other.curve.values for other in runs if other.state is RunState.FINISHED]
+            weak = percentile_stops(self.stopping, own, finished, number_finished=len(finished))
+        if weak:
+            run.stop, run.pruned = "early_terminate", True
+
+    def prune(self, token: ClaimToken, iteration: int) -> Hold:
+        """Early termination was decided by an agent."""
+        hold, run = self.hold(token), self.runs.get(token.run_id)
+        if run is None or hold is not Hold.OWNER or run.state is not RunState.RUNNING:
+            return hold
+        if not (run.stop or run.over or run.spared) and len(run.curve.values) >= iteration:
+            run.stop, run.pruned = "early_terminate", True
         return hold
 
     def end(self, request: EndRequest) -> tuple[Hold, RunState | None]:
@@ -272,6 +308,7 @@ class Model:
             run.before_lapse = run.counts
         run.state = self._retried(run, self._after(run, request))
         run.lapsed, run.was_preempting = lost, lost and before is RunState.PREEMPTING
+        run.pruned = run.pruned and run.state is RunState.KILLED
         first = lost and not run.confirmed
         if not lost:
             run.stop, run.claim_step, run.confirmed, run.preemptible = "", None, False, False
@@ -331,6 +368,7 @@ class Model:
         if run.state not in TERMINAL or run.state is RunState.FINISHED:
             return
         run.state, run.stop = RunState.PREEMPTED, ""
+        run.pruned, run.spared = False, run.spared or run.pruned
         run.fruitless = run.failures_retried = run.crashes_retried = 0
         self.queue.append(run_id)
         self.reopen()

@@ -44,6 +44,10 @@ LEASE = 60.0
 
 SWEEP = "sweep1"
 
+HYPERBAND = {"type": "hyperband", "sign": 1, "bands": [1, 2, 4], "eta": 3.0, "strict": False}
+MEDIAN = {"type": "median", "sign": 1, "percentile": 50.0, "n_startup_runs": 1, "min_iter": 1, "interval": 1}
+"""Rules of early termination, as a sweep's settings have them."""
+
 
 class Clock:
     """The Redis clock of a test, in ms; it stands still unless it is told to move."""
@@ -194,6 +198,14 @@ class Agent:
         """Logs one row for each step."""
         rows = [(step, f'{{"loss": {step}}}') for step in steps]
         return self.store.log(self.run.token, first_seq=first_seq, rows=rows, **more)
+
+    def log_values(self, *values: float | None, first_step: int = 0, first_seq: int = 1) -> WriteAnswer:
+        """Logs a row for each value of the metric, None for a row without one, as a script with the SDK does."""
+        rows = [
+            (step, "{}") if value is None else (step, f'{{"loss": {value!r}}}', value)
+            for step, value in enumerate(values, first_step)
+        ]
+        return self.store.log(self.run.token, first_seq=first_seq, rows=rows)
 
     def end(self, exit_code: int | None = 0, **more: Any) -> EndAnswer:
         """Reports the end; `more` are fields of EndRequest."""

@@ -125,6 +125,8 @@ def make_sweep(
         "parameters": {"point": parameter},
         "command": ["${env}", "${interpreter}", "${program}"],
         "metric": {"name": "score", "goal": "maximize"},
+        # So lenient that nobody is stopped: what is kept for it is checked like the rest.
+        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1.0000001},
         "lease": {"duration": lease, "heartbeat": heartbeat or lease / 6},
         "preemption": {"max_attempts_without_progress": 0, **(preemption or {})},
         "retry": retry or {},

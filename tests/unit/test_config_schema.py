@@ -34,6 +34,9 @@ BEYOND_JSON_SCHEMA = {
     "choices without a probability", "name of a choice outside", "name of the parameter itself",
     "names of two choices that can be taken together", "name of a choice in an outer choice",
     "command that needs a choice", "group in two choices",
+    "unknown pruner", "unknown pruner option",
+    "wrong pruner option", "refused pruner option", "missing pruner option", "pruner without limits",
+    "wrapped pruner without a name", "unknown wrapped pruner", "pruner option is a fraction", "pruner option is a word",
 }  # fmt: skip
 
 

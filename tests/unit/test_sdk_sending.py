@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from support.sdk import begin_attempt, fake_sdk
-from support.stores import Agent
+from support.stopping import hyperband
+from support.stores import SWEEP, Agent
 from support.waiting import wait_until
 
 import resweep
@@ -327,6 +328,51 @@ def test_offline_rows_of_an_attempt_count_for_its_search(
     assert sync(tmp_path).stored == 1
     record = store.run("run0")
     assert (record.metric, record.config["own"], record.state) == (2.5, 1, RunState.FINISHED)
+
+
+def test_rows_carry_the_metric_where_runs_are_stopped_early(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value once, in order, whatever else the rows have."""
+    begin_attempt(store, monkeypatch, metric_name="val.loss", metric_goal="minimize", stopping=hyperband(1, 2))
+    with resweep.init() as run:
+        for step in range(3):
+            run.log({"val": {"loss": step / 2}, "n": step}, step=2 * step)
+            run.log({"late": 1}, step=2 * step)
+            run.log({"n": 1}, step=2 * step + 1)
+    assert [(point.step, point.value) for point in store.curve("run0")] == [(0, 0.0), (2, 0.5), (4, 1.0)]
+    record = store.search_runs(SWEEP)[0]
+    assert (record.metric, record.last) == (0.0, 1.0)
+
+
+def test_rows_that_finish_sends_stop_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script is over: its last values count for the others only."""
+    agent = begin_attempt(store, monkeypatch, metric_name="loss", metric_goal="minimize", stopping=hyperband(1))
+    store.client.zadd(store.keys.sweep(SWEEP, "level:1"), {"better": 0.0})
+    monkeypatch.setattr("resweep.sender.INTERVAL", 60.0)
+    with resweep.init() as run:
+        run.log({"loss": 9.0})
+    assert (len(store.curve("run0")), agent.heartbeat().stop) == (1, "")
+
+
+def test_offline_rows_of_an_attempt_draw_its_curve(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    agent = begin_attempt(store, monkeypatch, metric_name="loss", metric_goal="minimize", stopping=hyperband(1))
+    with resweep.init(mode="offline") as run:
+        run.log({"loss": 2.5})
+        run.log({"loss": 2.25})
+    agent.end(0)
+    assert sync(tmp_path).stored == 2
+    assert [point.value for point in store.curve("run0")] == [2.5, 2.25]
+    assert store.search_runs(SWEEP)[0].last == 2.25
+
+
+def test_a_metric_of_the_summary_alone_counts_for_the_search(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_attempt(store, monkeypatch, metric_name="loss", metric_goal="minimize")
+    with resweep.init() as run:
+        run.log({"n": 1})
+        run.summary["loss"] = 3.5
+    record = store.search_runs(SWEEP)[0]
+    assert (record.metric, record.last) == (3.5, 3.5)
 
 
 def test_a_sync_that_was_cut_short_is_repeated_without_doubling(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from support.sdk import fake_sdk
 
 import resweep
-from resweep.values import approximate_size, best_value, plain_row
+from resweep.values import approximate_size, plain_row
 from resweep_scheduler.store import Store
 
 
@@ -162,26 +162,6 @@ def test_log_after_finish_is_ignored(store: Store, caplog: pytest.LogCaptureFixt
     assert store.history("r1") == []
     assert store.run("r1").exit_code == 0
     assert "run r1 is finished and logs nothing more; call resweep.init() again" in caplog.text
-
-
-@pytest.mark.parametrize(("goal", "expected"), [("minimize", -2.0), ("maximize", 7.0)])
-def test_the_best_value_ignores_what_is_no_finite_number(goal: str, expected: float) -> None:
-    rows: list[Mapping[str, Any]] = [
-        {"m": True},
-        {"m": math.nan},
-        {"m": math.inf},
-        {"m": "9"},
-        {"m": 7},
-        {"n": 100},
-        {"m": -2.0},
-        {"m": 10**400},
-    ]
-    assert best_value(rows, "m", goal) == expected
-    assert best_value([{"m": math.nan}], "m", goal) is None
-
-
-def test_a_nested_metric_is_named_by_dots() -> None:
-    assert best_value([{"val": {"acc": 0.5}}, {"val.acc": 0.25}, {"val": 3}], "val.acc", "maximize") == 0.5
 
 
 def test_sizes_are_estimated_roughly() -> None:

@@ -30,7 +30,7 @@ CODEC = Codec(
 
 
 def trials_of(study: LatentStudy) -> list[optuna.trial.FrozenTrial]:
-    return study._study.get_trials()
+    return study.study.get_trials()
 
 
 def test_states_of_runs_and_what_their_trials_are() -> None:

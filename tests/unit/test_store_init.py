@@ -14,6 +14,7 @@ from resweep_scheduler.store import (
     Hold,
     InitAnswer,
     InitOutcome,
+    Objective,
     RunMeta,
     RunState,
     Store,
@@ -163,7 +164,7 @@ def test_run_outside_a_sweep(store: Store, clock: Clock) -> None:
     again = init(store, "must", "script.2")
     assert again.run is not None
     assert (again.run.state, again.run.exit_code, again.run.config) == (RunState.RUNNING, None, {"lr": 0.1})
-    assert again.metric is None
+    assert again.objective == Objective()
 
 
 def test_run_of_a_sweep_is_not_begun_outside_while_it_is_owned(store: Store) -> None:
@@ -266,7 +267,7 @@ def test_init_tells_the_metric_of_the_sweep(store: Store) -> None:
     make_sweep(store, metric_name="loss", metric_goal="maximize")
     agent = Agent(store)
     agent.take(make_offer(1))
-    assert script_in(store, agent).metric == ("loss", "maximize")
+    assert script_in(store, agent).objective == Objective((("loss", "maximize"),))
 
 
 # Rows.

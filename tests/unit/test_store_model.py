@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.checks import check_promises
 from support.model import Model
-from support.stores import LEASE, SWEEP, Agent, be_heard, fake_store, make_offer, make_sweep, settable_clock
+from support.stores import (
+    HYPERBAND,
+    LEASE,
+    MEDIAN,
+    SWEEP,
+    Agent,
+    be_heard,
+    fake_store,
+    make_offer,
+    make_sweep,
+    settable_clock,
+)
 
 from resweep_scheduler.store import (
     AgentReplacedError,
@@ -42,6 +53,8 @@ ENDS: list[dict[str, Any]] = [
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 names = st.sampled_from(NAMES)
+values = st.sampled_from([None, -2.5, 0.0, 1.0, 1.5, 7.0])
+seldom = st.sampled_from([False] * 7 + [True])
 some = st.integers(0, 10**6)
 """Chooses one of things that are known only when the rule runs."""
 
@@ -49,13 +62,15 @@ some = st.integers(0, 10**6)
 class StoreMachine(RuleBasedStateMachine):
     """Every rule makes one call, on the store and on the model; the answers must be equal, and so must the states."""
 
+    stopping = HYPERBAND
+
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
         self.clock = self._stack.enter_context(settable_clock())
         self.store = fake_store()
-        make_sweep(self.store, retry_failed=1, retry_crashed=1, max_attempts_without_progress=2)
-        self.model = Model(now=lambda: self.clock.ms, lease_ms=LEASE_MS, limit=2, retries=(1, 1))
+        make_sweep(self.store, retry_failed=1, retry_crashed=1, max_attempts_without_progress=2, stopping=self.stopping)
+        self.model = Model(lambda: self.clock.ms, LEASE_MS, limit=2, retries=(1, 1), stopping=self.stopping)
         self.sessions = 0
         self.agents: dict[str, Agent] = {}
         self.requests: list[ClaimRequest] = []
@@ -127,14 +142,23 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.mark_preempting(token, reason="script").hold is self.model.mark(token)
 
     @precondition(lambda self: self.tokens)
-    @rule(choice=some, new=st.booleans(), step=st.integers(0, 3))
-    def log(self, choice: int, new: bool, step: int) -> None:
+    @rule(choice=some, new=st.sampled_from([1, 1, 1, 0]), step=st.integers(0, 3), value=values, final=seldom)
+    def log(self, choice: int, new: int, step: int, value: float | None, final: bool) -> None:
         """A new row, or an old one once more."""
         _, token, _ = self._token(choice)
         seq = max(1, self.seqs.get(token, 0) + new)
-        answer = self.store.log(token, first_seq=seq, rows=[(step, "{}")])
-        assert answer.hold is self.model.log(token, step, seq)
+        row = (step, "{}") if value is None else (step, "{}", value)
+        answer = self.store.log(token, first_seq=seq, rows=[row], final=final)
+        assert answer.hold is self.model.log(token, step, seq, value, final=final)
         self.seqs[token] = seq
+
+    @precondition(lambda self: self.tokens)
+    @rule(choice=some, iteration=st.integers(0, 2))
+    def prune(self, choice: int, iteration: int) -> None:
+        """An agent's pruner finds a run weak, perhaps too late."""
+        _, token, _ = self._token(choice)
+        answer = self.store.prune_run(token, iteration=iteration, reason="early_terminate", data={})
+        assert answer.hold is self.model.prune(token, iteration)
 
     @precondition(lambda self: self.tokens)
     @rule(choice=some, end=st.sampled_from(ENDS))
@@ -229,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
         pipe.hgetall(key(SWEEP)).lrange(key(SWEEP, "queue"), 0, -1).lrange(key(SWEEP, "ready"), 0, -1)
         pipe.zrange(key(SWEEP, "leases"), 0, -1)
         for run_id in self.model.runs:
-            pipe.hmget(self.store.keys.run(run_id), "state", "attempt", "step")
+            pipe.hmget(self.store.keys.run(run_id), "state", "attempt", "step", "pruned", "stop")
         sweep, queue, ready, leases, *runs = pipe.execute()
         assert (sweep["state"], sweep["closed"], sweep["next_index"]) == (
             self.model.state,
@@ -237,19 +261,29 @@ class StoreMachine(RuleBasedStateMachine):
             str(self.model.next_index),
         )
         assert (queue, ready, sorted(leases)) == (self.model.queue, self.model.ready, sorted(self.model.leases))
-        for run, (state, attempt, step) in zip(self.model.runs.values(), runs, strict=True):
+        for run, (state, attempt, step, pruned, stop) in zip(self.model.runs.values(), runs, strict=True):
             assert (run.run_id, state, attempt) == (run.run_id, run.state, str(run.attempt))
             assert step == (None if run.step is None else str(run.step))
+            assert (pruned == "1", bool(stop)) == (run.pruned, bool(run.stop))
         for state in RunState:
             number = sum(run.state is state for run in self.model.runs.values())
             assert int(sweep.get(f"n:{state}", 0)) == number
 
 
-TestStoreModel = StoreMachine.TestCase
-TestStoreModel.settings = settings(
+class MedianMachine(StoreMachine):
+    """The same with another rule of early termination."""
+
+    stopping = MEDIAN
+
+
+MACHINE_SETTINGS = settings(
     max_examples=2000 if THOROUGH else 80,
     stateful_step_count=150 if THOROUGH else 50,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+TestStoreModel = StoreMachine.TestCase
+TestStoreModel.settings = MACHINE_SETTINGS
+TestStoreModelWithMedian = MedianMachine.TestCase
+TestStoreModelWithMedian.settings = MACHINE_SETTINGS

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from support.stores import (
+    HYPERBAND,
+    MEDIAN,
     SWEEP,
     Agent,
     Clock,
@@ -129,6 +131,51 @@ def log_up_to_the_target(store: Store, clock: Clock) -> Call:
     return lambda: replace(agent.log(0, metric=0.1), accepted=0)
 
 
+@calls("log")
+def log_until_the_run_is_stopped_early(store: Store, clock: Clock) -> Call:
+    begin_run(store, stopping=HYPERBAND).log_values(0.1, 0.1)
+    weak = Agent(store, "weak")
+    weak.take()
+    return lambda: weak.log_values(0.3, 0.2).stop
+
+
+@calls("log")
+def log_steps_again_in_a_later_attempt(store: Store, clock: Clock) -> Call:
+    agent = begin_run(store, stopping=HYPERBAND)
+    agent.log_values(0.1, 0.2, 0.3)
+    agent.end(1, preempted=True)
+    agent.take()
+    return lambda: agent.log_values(0.4, 0.5, first_step=1).stop
+
+
+@calls("heartbeat")
+def heartbeat_of_a_run_that_fell_behind(store: Store, clock: Clock) -> Call:
+    agent = begin_run(store, stopping=HYPERBAND)
+    agent.log_values(0.2)
+    better = Agent(store, "better")
+    better.take()
+    better.log_values(0.1)
+    return agent.heartbeat
+
+
+@calls("remove_runs")
+def remove_a_run_that_others_are_compared_with(store: Store, clock: Clock) -> Call:
+    agent = begin_run(store, stopping=HYPERBAND)
+    agent.log_values(0.1, 0.2)
+    agent.end(0)
+
+    def call() -> None:
+        store.remove_runs(["run0"])
+
+    return call
+
+
+@calls("prune_run")
+def prune_run(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    return lambda: store.prune_run(token, iteration=0, reason="weak", data={})
+
+
 @calls("commit_checkpoint")
 def commit_checkpoint(store: Store, clock: Clock) -> Call:
     token = begin_run(store).run.token
@@ -168,6 +215,13 @@ def _end(agent: Agent, exit_code: int | None, **more: Any) -> Call:
 @calls("end_attempt")
 def end_with_0(store: Store, clock: Clock) -> Call:
     return _end(begin_run(store), 0)
+
+
+@calls("end_attempt")
+def end_of_a_run_that_others_are_compared_with(store: Store, clock: Clock) -> Call:
+    agent = begin_run(store, stopping=MEDIAN)
+    agent.log_values(0.1, 0.2)
+    return _end(agent, 0)
 
 
 @calls("end_attempt")

@@ -97,6 +97,7 @@ WRITES: dict[str, Write] = {
     "short heartbeat": lambda store, token: store.heartbeat(SWEEP, agent="a", token=token, lease_ms=5),
     "mark": lambda store, token: store.mark_preempting(token, reason="script"),
     "log": lambda store, token: store.log(token, first_seq=1, rows=[(7, "{}")], summary="{}", metric=-1.0),
+    "prune_run": lambda store, token: store.prune_run(token, iteration=0, reason="weak", data={}),
     "commit_checkpoint": lambda store, token: store.commit_checkpoint(token, path="/tmp/stale", step=99),
     "update_config": lambda store, token: store.update_config(token, config={"a": 1}, meta=RunMeta(name="x")),
     "append_output": lambda store, token: store.append_output(token, "text", piece=1),

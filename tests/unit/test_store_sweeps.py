@@ -13,6 +13,7 @@ from resweep_scheduler.store import (
     ClaimOutcome,
     Hold,
     IllegalTransitionError,
+    Objective,
     Offer,
     RunState,
     Scope,
@@ -37,7 +38,7 @@ def test_created_sweep(store: Store) -> None:
     sweep = store.sweep("s1")
     assert (sweep.state, sweep.config_text, sweep.config_json, sweep.name) == ("pending", "text", '{"a": 1}', "n")
     assert (sweep.lease_ms, sweep.heartbeat_ms, sweep.created_at) == (30_000, 5_000, store.redis_time())
-    assert store.sweep_metric("s1") == ("loss", "minimize")
+    assert store.objective("s1") == Objective((("loss", "minimize"),))
     assert set(sweep.counts.values()) == {0}
     assert [event.kind for event in store.events("s1")] == ["created"]
 

@@ -65,6 +65,7 @@ def run_object(run: Run) -> dict[str, Any]:
         "ended_at": run.ended_at,
         "seconds": run.seconds,
         "stop": run.stop or None,
+        "stopped_early": run.stopped,
     }
 
 

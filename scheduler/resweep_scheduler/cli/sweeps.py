@@ -140,7 +140,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     pairs += [
         ("project", sweep.scope),
         ("state", state),
-        ("search", config.method + (f", {planned} runs" if planned is not None else ", endless")),
+        ("search", _search_text(config) + (f", {planned} runs" if planned is not None else ", endless")),
         ("runs", render.counts_text(sweep.counts)),
     ]
     if planned:
@@ -162,6 +162,12 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         )
     pairs.append(("created", render.ago(sweep.created_at, now)))
     render.show(render.facts(pairs))
+
+
+def _search_text(config: SweepConfig) -> str:
+    sampler = f" by {config.search.sampler}" if config.search is not None else ""
+    learnt = f", with {len(config.priors)} prior runs" if config.priors else ""
+    return config.method + sampler + learnt
 
 
 def _agents_text(store: Store, sweep: Sweep, now: int) -> str:

@@ -2,12 +2,12 @@
 
 from resweep_scheduler.config.command import CommandError, build_command, needs_args_json_file
 from resweep_scheduler.config.faults import ConfigError, Fault
-from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.loader import load_sweep, parse_sweep
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.parameters import Parameter, flatten
 from resweep_scheduler.config.schema import json_schema
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.stopping import Hyperband, Median, OptunaPruner, Percentile, StoppingRule
 from resweep_scheduler.config.sweep import SweepConfig
 
 __all__ = [
@@ -17,11 +17,15 @@ __all__ = [
     "Fault",
     "Hyperband",
     "Lease",
+    "Median",
     "Metric",
+    "OptunaPruner",
     "Parameter",
+    "Percentile",
     "Preemption",
     "Retry",
     "SearchOptions",
+    "StoppingRule",
     "SweepConfig",
     "build_command",
     "flatten",

@@ -74,7 +74,6 @@ def _check_bayes(leaves: Sequence[Leaf], draft: Draft, log: FaultLog) -> None:
 def _check_early_terminate(draft: Draft, log: FaultLog) -> None:
     if draft.metric is None and not _is_reported("metric", draft, log):
         log.add(("metric",), "is required by early_terminate", MISSING, "Add metric: {name: loss, goal: minimize}.")
-    draft.warnings.append("early_terminate is checked, but this version does not stop runs early")
 
 
 def _check_command(draft: Draft, log: FaultLog, *, require_program: bool) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
 from resweep_scheduler.config.samplers import SAMPLERS
+from resweep_scheduler.config.stopping import RULES
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
 
 # Kinds that are recognised by their other keys; all others must be named.
@@ -83,6 +84,10 @@ def _properties() -> Schema:
             "required": ["type"],
             "properties": {"type": {"enum": ["local", "cloud"]}},
             "description": "Ignored.",
+        },
+        "early_terminate": {
+            "anyOf": [_model_schema(rule) for rule in RULES.values()],
+            "description": "Which runs are stopped before their end.",
         },
         **sections,
         **simple,

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resweep_scheduler.config.faults import ConfigError, Fault
-from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.config.prior import Prior
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.stopping import StoppingRule
 from resweep_scheduler.config.template import DEFAULT_COMMAND
 
 MAX_SEED = 2**63 - 1
@@ -52,7 +52,7 @@ class SweepConfig(BaseModel):
     entity: str | None = None
     project: str | None = None
     run_cap: Annotated[Whole, Field(ge=1)] | None = None
-    early_terminate: Hyperband | None = None
+    early_terminate: Annotated[StoppingRule, Field(discriminator="type")] | None = None
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)]
     preemption: Preemption = Preemption()
     retry: Retry = Retry()

@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field
 
 from resweep_scheduler.config.engine import read_scheduler
 from resweep_scheduler.config.faults import MISSING, FaultLog, did_you_mean, suggest
-from resweep_scheduler.config.hyperband import Hyperband
 from resweep_scheduler.config.inference import read_parameters
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.config.reading import read_model
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.stopping import RULES, StoppingRule
 from resweep_scheduler.config.sweep import MAX_SEED
 
 METHODS: Final = ("grid", "random", "bayes")
@@ -51,7 +51,6 @@ class Simple(BaseModel):
 
 SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "metric": Metric,
-    "early_terminate": Hyperband,
     "preemption": Preemption,
     "retry": Retry,
     "lease": Lease,
@@ -60,7 +59,8 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
 }
 """The keys that hold a mapping of their own."""
 KEYS: Final = (
-    "method", "parameters", "metrics", "scheduler", "command", "controller", *SECTIONS, *Simple.model_fields
+    "method", "parameters", "metrics", "scheduler", "early_terminate", "command", "controller",
+    *SECTIONS, *Simple.model_fields,
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ class Draft:
     entity: str | None = None
     project: str | None = None
     run_cap: int | None = None
-    early_terminate: Hyperband | None = None
+    early_terminate: StoppingRule | None = None
     seed: int | None = None
     preemption: Preemption | None = None
     retry: Retry | None = None
@@ -116,6 +116,8 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
             setattr(draft, name, read_model(model, raw[name], (name,), log))
     if "metrics" in raw:
         draft.metrics = _read_metrics(raw["metrics"], log)
+    if "early_terminate" in raw:
+        draft.early_terminate = _read_early_terminate(raw["early_terminate"], log)
     _read_simple(raw, draft, log)
     if "command" in raw:
         draft.command = _read_command(raw["command"], log)
@@ -189,6 +191,22 @@ def _read_method(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> str 
         log.add(("method",), "must be grid, random or bayes", method, cure)
     else:
         return str(method)
+    return None
+
+
+def _read_early_terminate(raw: object, log: FaultLog) -> StoppingRule | None:
+    path = ("early_terminate",)
+    if not isinstance(raw, Mapping):
+        log.spoil(path, "must be a mapping", raw, "Write for instance {type: hyperband, min_iter: 3}.")
+        return None
+    kind = raw.get("type", MISSING)
+    if isinstance(kind, str) and kind in RULES:
+        return read_model(RULES[kind], raw, path, log)
+    if kind is MISSING:
+        log.add((*path, "type"), "is required", MISSING, "Add type: hyperband.")
+    else:
+        rule = f"must be one of {', '.join(RULES)}"
+        log.add((*path, "type"), rule, kind, suggest(kind, RULES, "Write hyperband."))
     return None
 
 

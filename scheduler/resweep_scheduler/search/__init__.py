@@ -37,8 +37,10 @@ def _search_of(config: SweepConfig) -> Search:
         from resweep_scheduler.search.bayes import BayesSearch
 
         return BayesSearch(config)
-    from resweep_scheduler.search.optuna import BruteForceSearch, OptunaSearch
-
     if config.search is not None and config.search.sampler == "brute_force":
+        from resweep_scheduler.search.brute_force import BruteForceSearch
+
         return BruteForceSearch(config)
+    from resweep_scheduler.search.optuna import OptunaSearch
+
     return OptunaSearch(config)

@@ -177,10 +177,8 @@ class GeneticQuestion(StudyQuestion):
         return int(self.options.get("population_size", _POPULATION))
 
     def study(self) -> LatentStudy:
-        generations: dict[int, int] = {}
-        for place, one in enumerate(self.known):
-            if one.outcome.verdict is Verdict.COUNTS:
-                generations[place] = len(generations) // self.startup()
+        places = [place for place, one in enumerate(self.known) if one.outcome.verdict is Verdict.COUNTS]
+        generations = {place: number // self.startup() for number, place in enumerate(places)}
         key = self.kind._get_generation_key()
         study = LatentStudy(
             self.codec,
@@ -188,10 +186,30 @@ class GeneticQuestion(StudyQuestion):
             self.known,
             lambda place: {key: generations[place]} if place in generations else {},
         )
-        # Whoever asks first selects the parents, and Optuna keeps them in the study: this is done under a seed of its
-        # own, so that each point has the same parents, asked for alone or with others.
-        study.ask(self._quiet_sampler(self.draw_seed(-1, 0)))
+        self._select_parents(study, places)
         return study
+
+    def _select_parents(self, study: LatentStudy, places: Sequence[int]) -> None:
+        """Let Optuna select the parents of each generation, under a seed of the generation, and keep them in the study.
+
+        Left to itself it selects when it is first asked, and a point would have other parents asked for alone than in
+        a batch.
+        """
+        size = self.startup()
+        state, states = 0, set()
+        for generation in range(1, len(places) // size + 1):
+            born = places[(generation - 1) * size : generation * size]
+            facts = ((place, tuple(self.known[place].latent.items()), self.known[place].outcome) for place in born)
+            state = hash((state, tuple(facts)))
+            states.add(state)
+            if state not in self.memo:
+                sampler = self._quiet_sampler(self.draw_seed(-1, generation))
+                assert isinstance(sampler, NSGAIISampler | NSGAIIISampler)
+                parents = sampler.get_parent_population(study.study, generation)
+                self.memo[state] = [trial._trial_id for trial in parents]
+            study.keep(f"{self.kind._get_parent_cache_key_prefix()}{generation}", self.memo[state])
+        for old in self.memo.keys() - states:
+            del self.memo[old]
 
     def sampler(self, seed: int) -> BaseSampler:
         options = dict(self.options)
@@ -273,8 +291,10 @@ class CmaesQuestion(Question):
             optimizer = copy.deepcopy(self.memo[states[done]])
         for place, population in enumerate(populations[done:], done + 1):
             optimizer = self._tell(optimizer, population, place)
-            if place % _SNAPSHOT_EVERY == 0 or place == len(populations):
+            if place % _SNAPSHOT_EVERY == 0:
+                # A copy may round otherwise than its original, so whoever replays goes on with a copy, too.
                 self.memo[states[place]] = copy.deepcopy(optimizer)
+                optimizer = copy.deepcopy(self.memo[states[place]])
         for state in self.memo.keys() - set(states):
             del self.memo[state]
         return optimizer

@@ -42,8 +42,13 @@ _STATES: Final = {
     Verdict.STOPPED: TrialState.PRUNED,
     Verdict.WORTHLESS: TrialState.PRUNED,
 }
+_LARGEST: Final = 1e100
+"""Samplers square what they get; a run that is as bad as this is no worse than another one."""
 _SOME_TIME: Final = datetime.datetime(2000, 1, 1)
 """Samplers read no times, and the same question must give the same study."""
+
+
+_PROPOSED: Final = PastRun(0, {}, "pending", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +76,20 @@ class Past:
 
     def read(self, runs: Sequence[PastRun]) -> list[Known]:
         """The runs that fit the space; those that do not are named in the log."""
+        return self.read_all(runs)[0]
+
+    def read_all(self, runs: Sequence[PastRun]) -> tuple[list[Known], Outcome]:
+        """The runs that fit the space, and what a run that is proposed now counts as."""
         ordered = sorted(runs, key=lambda run: run.index)
+        *outcomes, proposed = self._goals.outcomes([*ordered, _PROPOSED])
         known = []
-        for run, outcome in zip(ordered, self._goals.outcomes(ordered), strict=True):
+        for run, outcome in zip(ordered, outcomes, strict=True):
             latent = self._encode(run)
             if latent is None:
                 _log.warning("run %d is left out of the search: its parameters do not fit the config", run.index)
             else:
                 known.append(Known(run.index, latent, outcome))
-        return known
+        return known, proposed
 
     def _encode(self, run: PastRun) -> Latent | None:
         text = repr(run.params)
@@ -114,6 +124,9 @@ class TrialStorage(InMemoryStorage):
 class LatentStudy:
     """A study over latent points that a sampler can be asked with again and again.
 
+    Attributes:
+        study: Optuna's; the identifier of a trial is the place of its run.
+
     Args:
         codec: The space.
         directions: `minimize` or `maximize` for each goal.
@@ -133,14 +146,14 @@ class LatentStudy:
         self._subsets: dict[tuple[str, ...], dict[str, BaseDistribution]] = {}
         self._storage = TrialStorage()
         with without_optuna_log():
-            self._study = optuna.create_study(storage=self._storage, directions=list(directions))
+            self.study = optuna.create_study(storage=self._storage, directions=list(directions))
         trials = [self._trial(one, attributes(place)) for place, one in enumerate(known)]
-        self._storage.load(self._study._study_id, trials)
+        self._storage.load(self.study._study_id, trials)
 
     def ask(self, sampler: BaseSampler) -> Latent:
         """What the sampler proposes next; the trials are as before afterwards."""
-        self._study.sampler = sampler
-        trial = self._study.ask()
+        self.study.sampler = sampler
+        trial = self.study.ask()
         latent: Latent = {}
         for one in self._codec.coordinates:
             if not holds(one.conditions, latent):
@@ -150,20 +163,25 @@ class LatentStudy:
                 latent[one.name] = int(str(trial.suggest_categorical(one.name, distribution.choices)))
             else:
                 latent[one.name] = trial.suggest_float(one.name, MARGIN, 1 - MARGIN)
-        self._storage.withdraw(self._study._study_id)
+        self._storage.withdraw(self.study._study_id)
         return latent
+
+    def keep(self, key: str, value: list[int]) -> None:
+        """Set a system attribute of the study."""
+        self._storage.set_study_system_attr(self.study._study_id, key, value)
 
     def add(self, known: Known) -> None:
         """Take one more run into the study."""
-        self._storage.load(self._study._study_id, [self._trial(known, {})])
+        self._storage.load(self.study._study_id, [self._trial(known, {})])
 
     def _trial(self, known: Known, attributes: dict[str, object]) -> FrozenTrial:
         outcome = known.outcome
+        values = tuple(min(max(value, -_LARGEST), _LARGEST) for value in outcome.values)
         state = _STATES[outcome.verdict]
         if outcome.verdict is Verdict.STOPPED and len(outcome.values) > 1:
             state = TrialState.COMPLETE  # intermediate values are for one goal only
         complete = state is TrialState.COMPLETE
-        pruned_at = {1: outcome.values[0]} if state is TrialState.PRUNED and outcome.values else {}
+        pruned_at = {1: values[0]} if state is TrialState.PRUNED and values else {}
         names = tuple(known.latent)
         if names not in self._subsets:
             self._subsets[names] = {name: self._distributions[name] for name in names}
@@ -171,7 +189,7 @@ class LatentStudy:
             number=-1,
             state=state,
             value=None,
-            values=outcome.values if complete else None,
+            values=values if complete else None,
             datetime_start=_SOME_TIME,
             datetime_complete=None if state is TrialState.RUNNING else _SOME_TIME,
             params=dict(known.latent),

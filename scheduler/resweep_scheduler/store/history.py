@@ -15,6 +15,8 @@ from resweep_scheduler.store.records import (
     Hold,
     InitAnswer,
     InitOutcome,
+    LatestValue,
+    Note,
     RunMeta,
     WriteAnswer,
 )
@@ -33,6 +35,15 @@ def _encode_meta(meta: RunMeta) -> dict[str, str]:
 
 def _encode_config(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in config.items()}
+
+
+def _encode_row(step: int, text: str, value: float | None = None) -> list[Any]:
+    # Lua's JSON reads numbers less exactly than they are written.
+    return [step, text] if value is None else [step, text, repr(float(value))]
+
+
+def _encode_latest(found: LatestValue | None) -> Any:
+    return False if found is None else [found.row, repr(float(found.value))]
 
 
 class HistoryTransitions(Reads, StoreBase):
@@ -57,7 +68,7 @@ class HistoryTransitions(Reads, StoreBase):
             config: Top-level keys to set; keys that the sweep chose must not be among them.
 
         Returns:
-            The outcome; with NEW, RESUMED and OVERWRITTEN also record, token, starting step and the sweep's metric.
+            The outcome; with NEW, RESUMED and OVERWRITTEN also record, token, starting step and the sweep's objective.
         """
         answer = self._run_script(
             "init_run", self.keys.run(run_id), run_id=run_id, resume=resume, nonce=nonce, attempt=attempt,
@@ -73,7 +84,7 @@ class HistoryTransitions(Reads, StoreBase):
             run=run,
             token=ClaimToken(run_id, answer["attempt"], nonce),
             starting_step=int(answer.get("step", -1)) + 1 if goes_on else 0,
-            metric=self.sweep_metric(run.sweep_id) if run.sweep_id else None,
+            objective=self.objective(run.sweep_id),
             next_seq=int(answer["seq"]) + 1,
         )
 
@@ -82,25 +93,56 @@ class HistoryTransitions(Reads, StoreBase):
         token: ClaimToken,
         *,
         first_seq: int,
-        rows: Sequence[tuple[int, str]],
+        rows: Sequence[tuple[int, str] | tuple[int, str, float]],
         summary: str | None = None,
         metric: float | None = None,
+        latest: Sequence[LatestValue | None] = (),
+        final: bool = False,
     ) -> WriteAnswer:
         """Stores rows, each once.
 
         Args:
             first_seq: Sequence number of the first row within the attempt; the first row ever has 1.
-            rows: (step, values as JSON text), in the order in which they were logged.
+            rows: (step, values as JSON text), in the order in which they were logged. Where the sweep stops runs early,
+                a row with a finite value of the metric has it as a third part.
             summary: The whole summary as JSON text, when it changed; an older batch does not bring its own back.
             metric: The best finite value of the sweep's metric in this batch.
+            latest: The last finite value of each of the sweep's metrics in this batch.
+            final: The script is over, and is not stopped early any more; its values count all the same.
 
         Returns:
             Hold OWNER or ENDED: stored. LAPSED: keep the rows and try again. STALE, GONE: drop them.
         """
         answer = self._run_script(
             "log", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt, nonce=token.nonce,
-            first_seq=first_seq, rows=[list(row) for row in rows], summary=summary,
+            first_seq=first_seq, rows=[_encode_row(*row) for row in rows], summary=summary,
             metric=None if metric is None else repr(float(metric)),
+            latest=[_encode_latest(found) for found in latest] if any(latest) else None,
+            final=final or None,
+        )  # fmt: skip
+        return decode_write(answer)
+
+    def prune_run(
+        self,
+        token: ClaimToken,
+        *,
+        iteration: int,
+        reason: str = "",
+        data: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Note] | None = None,
+    ) -> WriteAnswer:
+        """Stops a running run early, by a decision that was made outside Redis; preempting runs go on.
+
+        Args:
+            iteration: How many values of the metric the decision knew of; if some were taken back since, it is void.
+            reason: For people; begins with "early_terminate: ". Empty: the run goes on, only the notes are kept.
+            data: What the event `stop` tells besides.
+            notes: What the pruner shall know of this run the next time, whoever asks it then.
+        """
+        answer = self._run_script(
+            "prune_run", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt, nonce=token.nonce,
+            iteration=iteration, data={**(data or {}), "reason": reason, "iteration": iteration} if reason else None,
+            notes=json.dumps(notes) if notes else None,
         )  # fmt: skip
         return decode_write(answer)
 

@@ -2,24 +2,26 @@
 
 All keys of a project begin with ``resweep:{entity/project}:`` and so share one hash tag (one slot in Redis Cluster):
 
-    sweep:<sid>            hash    config as given and normalised, settings, state, next_index, lease clock, counters
+    sweep:<sid>            hash    config as given and normalised, settings, stopping, state, next_index, counters
     sweep:<sid>:queue      list    the run queue: preempted runs, first in first out
     sweep:<sid>:ready      list    suggested runs not yet claimed
     sweep:<sid>:leases     zset    run id → deadline in ms on the sweep's lease clock
     sweep:<sid>:runs       zset    run id → index of the suggestion
     sweep:<sid>:params     hash    run id → parameters, JSON
+    sweep:<sid>:level:<i>  zset    run id → its value of the metric at iteration i, less is better (early termination)
     sweep:<sid>:agents     hash    agent id → what it holds, JSON
     sweep:<sid>:seen       zset    agent id → last seen, ms
     sweep:<sid>:events     stream  every transition in order: kind, run, attempt, agent, before, after, data
     sweep:<sid>:wake       list    wake-up tokens for idle agents (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
-    run:<rid>              hash    state, attempt, nonce, agent, step, metric, times, exit status
+    run:<rid>              hash    state, attempt, nonce, agent, step, metric, values, times, stop, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
     run:<rid>:meta         hash    name, group, notes, tags
     run:<rid>:summary      string  JSON
     run:<rid>:checkpoint   string  JSON
     run:<rid>:history      stream  step, attempt, row
+    run:<rid>:curve        list    step, attempt, value, best of the metric, one for each value (early termination)
     run:<rid>:output       stream  attempt, text (the tail)
     runs                   zset    runs outside sweeps → creation time
 

@@ -11,9 +11,11 @@ from resweep_scheduler.store.errors import UnknownRunError, UnknownSweepError
 from resweep_scheduler.store.records import (
     AgentRecord,
     Checkpoint,
+    CurvePoint,
     Event,
     HistoryRow,
     Lease,
+    Objective,
     OutputChunk,
     Run,
     SearchRecord,
@@ -48,7 +50,7 @@ def decode_metrics(text: str | None) -> tuple[tuple[str, str], ...]:
 def decode_values(text: str | None) -> tuple[float | None, ...]:
     """The last values of the sweep's metrics, as ``log`` stored them."""
     latest = json.loads(text) if text else []
-    return tuple(float(found["value"]) if found else None for found in latest)
+    return tuple(float(found[0]) if found else None for found in latest)
 
 
 def _int(text: str | None) -> int | None:
@@ -92,11 +94,15 @@ class Reads(StoreBase):
             metrics=decode_metrics(fields.get("metrics")),
         )
 
-    def sweep_metric(self, sweep_id: str) -> tuple[str, str] | None:
-        """Name and goal ("minimize", "maximize") of the sweep's metric, None when it has none."""
+    def objective(self, sweep_id: str | None) -> Objective:
+        """What rows must say of the sweep's metrics; nothing for a run outside any sweep."""
+        if sweep_id is None:
+            return Objective()
         key = self.keys.sweep(sweep_id)
-        name, goal = self._try(lambda: self.client.hmget(key, ["metric_name", "metric_goal"]))
-        return (str(name), str(goal or "minimize")) if name else None
+        fields = ["metric_name", "metric_goal", "metrics", "stopping"]
+        name, goal, several, stopping = self._try(lambda: self.client.hmget(key, fields))
+        metrics: tuple[tuple[str, str], ...] = ((str(name), str(goal or "minimize")),) if name else ()
+        return Objective(decode_metrics(str(several or "")) or metrics, bool(stopping))
 
     def run(self, run_id: str) -> Run:
         """One run.
@@ -128,14 +134,22 @@ class Reads(StoreBase):
 
         def fill(pipe: Any) -> None:
             for run_id, _ in order:
-                pipe.hmget(self.keys.run(run_id), ["state", "metric"])
+                pipe.hmget(self.keys.run(run_id), ["state", "metric", "values", "pruned"])
 
         records = []
-        for (run_id, index), (state, metric) in zip(order, self._read(fill) if order else [], strict=True):
-            if state:
-                value = float(metric) if metric else None
-                records.append(SearchRecord(int(index), _mapping(params.get(run_id)), RunState(state), value))
+        for (run_id, index), fields in zip(order, self._read(fill) if order else [], strict=True):
+            if fields[0]:
+                records.append(_decode_search_record(int(index), _mapping(params.get(run_id)), fields))
         return records
+
+    def curve(self, run_id: str, *, start: int = 0) -> list[CurvePoint]:
+        """The values of the sweep's metric that the run logged, from the `start`-th on, where runs are stopped early.
+
+        Steps that were logged again have the later value; their place in the list is what early termination calls the
+        iteration, counted from 1.
+        """
+        points = self._try(lambda: self.client.lrange(self.keys.run(run_id, "curve"), start, -1))
+        return [decode_point(str(point)) for point in points]
 
     def agents(self, sweep_id: str) -> list[AgentRecord]:
         """The agents (slots) that have not left, by id."""
@@ -255,6 +269,26 @@ def _decode_event(event_id: str, fields: Mapping[str, str]) -> Event:
         before=fields["before"],
         after=fields["after"],
         data=_mapping(fields["data"]),
+    )
+
+
+def decode_point(text: str) -> CurvePoint:
+    """A point of a curve as lua/shared/stopping.lua stored it."""
+    step, attempt, value, _ = text.split(" ")
+    return CurvePoint(int(step), float(value), int(attempt))
+
+
+def _decode_search_record(index: int, params: dict[str, Any], fields: Sequence[str | None]) -> SearchRecord:
+    state, metric, values, pruned = fields
+    latest = decode_values(values)
+    return SearchRecord(
+        index=index,
+        params=params,
+        state=RunState(state or ""),
+        metric=float(metric) if metric else None,
+        last=latest[0] if len(latest) == 1 else None,
+        values=latest if len(latest) > 1 else (),
+        stopped=pruned == "1" and state == RunState.KILLED,
     )
 
 

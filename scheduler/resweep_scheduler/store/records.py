@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from resweep_scheduler.store.states import RunState, SweepState
 
@@ -158,6 +158,19 @@ class InitOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """What a sweep is after, as far as logging must know it.
+
+    Attributes:
+        metrics: Name and goal ("minimize" or "maximize") of each metric; empty outside sweeps and without one.
+        curves: The sweep stops runs early: every row says its value of the metric.
+    """
+
+    metrics: tuple[tuple[str, str], ...] = ()
+    curves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InitAnswer:
     """Answer to ``init``. ``run`` is the record after the call, None only for MUST_EXIST, HELD and STALE answers."""
 
@@ -165,7 +178,7 @@ class InitAnswer:
     run: Run | None = None
     token: ClaimToken | None = None
     starting_step: int = 0  # last logged step + 1; 0 without rows or when overwritten
-    metric: tuple[str, str] | None = None  # name and goal ("minimize" or "maximize") of the sweep's metric
+    objective: Objective = Objective()
     next_seq: int = 1  # of the next row: above 1 when an earlier process of the same attempt has logged
 
 
@@ -194,6 +207,7 @@ class SweepSettings:
     retry_failed: int = 0
     retry_crashed: int = 0
     max_attempts_without_progress: int = 3
+    stopping: Mapping[str, Any] | None = None  # the rule of early termination, as lua/shared/stopping.lua reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +245,48 @@ class OutputChunk:
     chunk_id: str
     attempt: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LatestValue:
+    """The last finite value of a metric in a call of ``log``; ``row`` counts its rows from 1, 0 is the summary."""
+
+    row: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One value of the sweep's metric, of a run in a sweep that stops runs early."""
+
+    step: int
+    value: float
+    attempt: int = 0
+
+
+class Note(NamedTuple):
+    """What a pruner noted of a run: at which iteration, in which attempt the value there was logged, and the note."""
+
+    iteration: int
+    attempt: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunCurve:
+    """A run as Optuna's pruners see it.
+
+    Attributes:
+        points: Its values of the metric, in the order of their steps.
+        notes: What the pruner keeps of the run, by name.
+    """
+
+    run_id: str
+    index: int
+    state: RunState
+    metric: float | None  # best finite value
+    points: tuple[CurvePoint, ...] = ()
+    notes: Mapping[str, Note] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

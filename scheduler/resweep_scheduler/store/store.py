@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resweep_scheduler.store.attempts import AttemptTransitions
 from resweep_scheduler.store.connect import connect
+from resweep_scheduler.store.curves import CurveReads
 from resweep_scheduler.store.errors import UnknownSweepError
 from resweep_scheduler.store.history import HistoryTransitions
 from resweep_scheduler.store.keys import SWEEP_INDEX, Scope
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from resweep_scheduler.store.connect import Client
 
 
-class Store(SweepTransitions, AttemptTransitions, HistoryTransitions):
+class Store(SweepTransitions, AttemptTransitions, HistoryTransitions, CurveReads):
     """A project's sweeps and runs in Redis.
 
     A store may be shared by threads; each call takes a connection from the client's pool.

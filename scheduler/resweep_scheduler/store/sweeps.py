@@ -74,6 +74,7 @@ class SweepTransitions(StoreBase):
             "retry_failed": str(settings.retry_failed),
             "retry_crashed": str(settings.retry_crashed),
             "max_fruitless": str(settings.max_attempts_without_progress),
+            "stopping": "" if settings.stopping is None else json.dumps(settings.stopping),
         }
         key = self.keys.sweep(sweep_id)
         outcome = self._run_script("create_sweep", key, sid=sweep_id, nonce=nonce, fields=fields)["outcome"]

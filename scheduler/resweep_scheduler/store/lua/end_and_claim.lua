@@ -3,6 +3,6 @@
 -- KEYS[1] sweep hash · args: report (as of end_attempt), ask (as of claim)
 -- returns {report, answer}: see shared/ending.lua and shared/claiming.lua
 -- from → to: those of end_attempt, then those of claim
--- include: base, clock, sweeps, runs, ending, adding, claiming
+-- include: base, clock, sweeps, runs, stopping, ending, adding, claiming
 local reported = report_end(args.report)
 return reply({ report = reported, answer = claim_run(args.ask) })

@@ -2,5 +2,5 @@
 -- KEYS[1] run hash · args: run_id, attempt, nonce, exit_code | absent (no status), signal | absent, reason, preempted, killed
 -- returns {hold: owner (recorded now) | ended (recorded before) | stale | gone, state, reason}
 -- from → to: running → finished, failed, crashed, killed, preempted · preempting → finished, preempted, failed, killed
--- include: base, sweeps, runs, ending
+-- include: base, sweeps, runs, stopping, ending
 return reply(report_end(args))

@@ -41,6 +41,9 @@ end
 if outcome == 'overwritten' then redis.call('DEL', run_key(rid, 'config'), run_key(rid, 'meta'), run_key(rid, 'summary')) end
 for name, value in pairs(args.config) do redis.call('HSET', run_key(rid, 'config'), name, value) end
 for name, value in pairs(args.meta) do redis.call('HSET', run_key(rid, 'meta'), name, value) end
-if inside then confirm(rid, run) end
+if inside then
+  confirm(rid, run)
+  redis.call('HDEL', key, 'over')
+end
 redis.call('HSET', key, 'initialised', '1', 'init_by', args.nonce, 'init_outcome', outcome, 'heard', int(now))
 return answer(outcome)

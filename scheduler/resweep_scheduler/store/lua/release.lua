@@ -2,7 +2,7 @@
 -- KEYS[1] sweep hash · args: sid, agent, session, host, pid
 -- returns {outcome: 'ok' | 'unknown' | 'late' (this session was replaced by another, or left), released: [run ids]}
 -- from → to: runs of the old session: running → crashed, preempted · preempting → preempted, failed
--- include: base, sweeps, runs, ending
+-- include: base, sweeps, runs, stopping, ending
 local sid = args.sid
 if redis.call('EXISTS', KEYS[1]) == 0 then return reply({ outcome = 'unknown' }) end
 if redis.call('EXISTS', left_key(sid, args.agent, args.session)) == 1 then return reply({ outcome = 'late' }) end

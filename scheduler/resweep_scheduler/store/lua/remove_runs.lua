@@ -2,7 +2,7 @@
 -- KEYS[1] any key of the project · args: run_ids, project_runs (key)
 -- returns {removed}
 -- from → to: any state without an owner → nothing
--- include: base, sweeps, runs
+-- include: base, sweeps, runs, stopping
 local removed = 0
 for _, rid in ipairs(args.run_ids) do
   local run = load_run(rid)
@@ -11,6 +11,7 @@ for _, rid in ipairs(args.run_ids) do
       for _, part in ipairs({ 'runs', 'leases' }) do redis.call('ZREM', sweep_key(run.sweep, part), rid) end
       for _, part in ipairs({ 'queue', 'ready' }) do redis.call('LREM', sweep_key(run.sweep, part), 0, rid) end
       redis.call('HDEL', sweep_key(run.sweep, 'params'), rid)
+      forget_curve(run.sweep, rid)
       redis.call('HINCRBY', sweep_key(run.sweep), 'n:' .. run.state, -1)
       event(run.sweep, 'removed', rid, run, run.state, '', nil)
     end

@@ -2,7 +2,7 @@
 -- KEYS[1] sweep hash · args: sid, run_ids
 -- returns {outcome: 'ok' | 'unknown', retried: {run id → state before}}
 -- from → to: failed, crashed, killed → preempted · sweep: finished, canceled → running
--- include: base, sweeps, runs, ending
+-- include: base, sweeps, runs, stopping, ending
 if redis.call('EXISTS', KEYS[1]) == 0 then return reply({ outcome = 'unknown' }) end
 local retried, any = {}, false
 for _, rid in ipairs(args.run_ids) do
@@ -11,6 +11,8 @@ for _, rid in ipairs(args.run_ids) do
     local before = run.state
     redis.call('HSET', run_key(rid), 'reason', 'retried by hand')
     -- 'lapsed' stays: an owner that is alive after all may still adopt the run while nobody took it.
+    -- Whoever retries a run that was stopped early wants it to go on.
+    if redis.call('HDEL', run_key(rid), 'pruned') == 1 then redis.call('HSET', run_key(rid), 'spared', '1') end
     redis.call('HDEL', run_key(rid), 'stop', 'fruitless', 'retries_failed', 'retries_crashed')
     set_run_state(rid, run, 'preempted')
     event(args.sid, 'retried', rid, run, before, 'preempted', nil)

@@ -2,7 +2,7 @@
 -- KEYS[1] run hash · args: run_id, reason
 -- returns {outcome: 'ok' | 'gone', state}
 -- from → to: pending, preempted → killed · running, preempting: stays until its agent ended the child (→ killed)
--- include: base, sweeps, runs, ending
+-- include: base, sweeps, runs, stopping, ending
 local run = load_run(args.run_id)
 if not run then return reply({ outcome = 'gone' }) end
 -- An owner that was given up for dead may still come back: it must then hear of the stop.

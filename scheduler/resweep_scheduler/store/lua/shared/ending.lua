@@ -68,7 +68,11 @@ local function finish_attempt(rid, run, ending)
   else
     redis.call('HDEL', key, 'lapsed', 'was_preempting', 'stop', 'claim_step', 'confirmed', 'preemptible')
   end
+  -- What ended otherwise before the stop could reach it was not stopped.
+  if after ~= 'killed' then redis.call('HDEL', key, 'pruned') end
   set_run_state(rid, run, after)
+  local rule = after == 'finished' and stopping_rule(sid)
+  if rule then enter_levels_of_finished(sid, rid, rule) end
   if before == 'preempted' and after ~= 'preempted' then redis.call('LREM', sweep_key(sid, 'queue'), 0, rid) end
   local data = { reason = reason }
   if ending.exit_code then data.exit_code = ending.exit_code end

@@ -4,7 +4,8 @@ local OWNED = { running = true, preempting = true }
 
 local function load_run(rid)
   local names = { 'state', 'sweep', 'attempt', 'nonce', 'agent', 'step', 'claim_step', 'fruitless', 'stop', 'lapsed',
-    'preemptible', 'confirmed', 'reason', 'claimed', 'seq', 'metric', 'initialised', 'was_preempting' }
+    'preemptible', 'confirmed', 'reason', 'claimed', 'seq', 'metric', 'initialised', 'was_preempting',
+    'spared', 'over' }
   local values = redis.call('HMGET', run_key(rid), unpack(names))
   if not values[1] then return nil end
   local run = {}
