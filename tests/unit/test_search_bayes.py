@@ -81,8 +81,8 @@ class TestContractOfChoices(SearchContract):
 class TestContractOfManyDimensions(SearchContract):
     """More than the Gaussian process takes."""
 
-    config = sweep({f"x{number}": {"min": 0.0, "max": 1.0} for number in range(41)})
-    last_index = 20
+    config = sweep({f"x{number}": {"min": 0.0, "max": 1.0} for number in range(101)})
+    last_index = 12
 
 
 def _loss(point: dict[str, object]) -> float:

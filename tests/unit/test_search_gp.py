@@ -103,7 +103,6 @@ class TestModel:
             known=points,
             values=values,
             pending=draws(6, MIXED, open_points),
-            normals=np.random.default_rng(1).standard_normal((4, open_points)),
         )
         at = draws(7, MIXED, 12)
         gradient = acquisition.descend(at)[1]

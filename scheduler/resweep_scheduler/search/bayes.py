@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_DIMENSIONS: Final = 40
+MOST_DIMENSIONS: Final = 100
 """With more dimensions, the Gaussian process gives way to TPE."""
 _MOST_OPEN: Final = 256  # open runs that the model takes into account, the latest ones
 _SMALL_SPACE: Final = 1000  # points that are all looked at for each proposal
@@ -55,10 +55,10 @@ class BayesSearch(Search):
     1. Until enough runs count (4, and one more for every 4 dimensions, at most 10): first the centre, which is the
        median of every number and the most probable categories, for ranges are mostly laid around a guess; then Sobol
        points of the sweep's seed, drawn through the distributions. With 64 agents the first 64 points are these.
-    2. Then a Gaussian process (package `gp`): the point with the best expected improvement, averaged over what the open
-       runs may come to, so that agents spread. It learns from 300 runs at most, which bounds its time.
-    3. With more than 40 dimensions, TPE (Optuna's, multivariate) in its place: that many length scales cannot be
-       learnt from the runs of a sweep. The number of runs makes no difference to this choice.
+    2. Then a Gaussian process (package `gp`): the point with the best expected improvement, where open runs count as
+       what the model believes of them, so that agents spread. It learns from 300 runs at most, which bounds its time.
+    3. With more than 100 dimensions, TPE (Optuna's, multivariate) in its place, for the time that it takes. Up to there
+       the process was better at any number of runs, and with choices, too; so the number of runs changes nothing.
 
     A point whose parameters all take steps is not proposed again while there are others; up to 1,000 points, every one
     that is left is looked at. Open runs, preempted ones too, are open and nothing else. Failed, crashed and killed runs
@@ -201,7 +201,7 @@ class _Model:
         points, values = self._table([closed[place] for place in chosen]), values[chosen]
         pending = self._table([one for one in known if one.value is None][-_MOST_OPEN:])
         if self._all:
-            order = self._process.rank(points, values, pending, self.rows.rows(self._all), seed)
+            order = self._process.rank(points, values, pending, self.rows.rows(self._all))
             yield from (self._all[place] for place in order.tolist())
         else:
             yield from (self.rows.latent(row) for row in self._process.propose(points, values, pending, seed))

@@ -15,7 +15,6 @@ from resweep_scheduler.search.gp.values import standardised, training_places
 
 TRAINING_LIMIT: Final = 300
 """The model learns from at most as many points; see `training_places`."""
-_DRAWS: Final = 8
 _RANDOM: Final = 300
 _NEAR: Final = 200
 _BEST: Final = 5
@@ -47,7 +46,7 @@ class GaussianProcess:
             seed: The same seed and arguments give the same answer.
         """
         rng = np.random.default_rng(seed)
-        acquisition = self._acquisition(points, values, pending, rng)
+        acquisition = self._acquisition(points, values, pending)
         candidates = self._candidates(points, values, rng)
         scores = acquisition.score(candidates)
         order = np.argsort(-scores, kind="stable")
@@ -55,23 +54,20 @@ class GaussianProcess:
         best_first = np.argsort(-refined_scores, kind="stable")
         return np.concatenate([refined[best_first], candidates[order[:_FURTHER]]])
 
-    def rank(
-        self, points: Floats, values: Floats, pending: Floats, candidates: Floats, seed: int
-    ) -> npt.NDArray[np.intp]:
+    def rank(self, points: Floats, values: Floats, pending: Floats, candidates: Floats) -> npt.NDArray[np.intp]:
         """The places of given candidates, the most promising first; the other arguments are those of `propose`."""
-        acquisition = self._acquisition(points, values, pending, np.random.default_rng(seed))
+        acquisition = self._acquisition(points, values, pending)
         return np.argsort(-acquisition.score(candidates), kind="stable")
 
     def chosen(self, values: Floats) -> npt.NDArray[np.intp]:
         """The places of the values that the model would learn from: whoever has many points may give these only."""
         return training_places(values, TRAINING_LIMIT)
 
-    def _acquisition(self, points: Floats, values: Floats, pending: Floats, rng: np.random.Generator) -> Acquisition:
+    def _acquisition(self, points: Floats, values: Floats, pending: Floats) -> Acquisition:
         chosen = self.chosen(values)
         known, outcomes = points[chosen], standardised(values[chosen])
-        normals = rng.standard_normal((_DRAWS, len(pending)))
         hyper = self._hyper(known, outcomes)
-        return Acquisition(self.axes, hyper, known=known, values=outcomes, pending=pending, normals=normals)
+        return Acquisition(self.axes, hyper, known=known, values=outcomes, pending=pending)
 
     def _hyper(self, known: Floats, outcomes: Floats) -> Hyper:
         key = known.tobytes() + outcomes.tobytes()
