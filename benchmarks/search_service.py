@@ -4,8 +4,8 @@ A sweep with Bayesian search has had so many runs; four agents hold one run each
 the next; the time goes from the call that reports the end to the run that comes back, whatever is asked in between. The
 baseline is the same on a grid sweep of as many runs, whose points cost nothing, measured in turn.
 
-Between two claims passes one and a half times what the search needs for a suggestion (at least 0.25 s): no service helps
-agents that claim faster than a search computes.
+Between two claims passes one and a half times what the search needs for a suggestion (at least 0.25 s): no service
+helps agents that claim faster than a search computes.
 """
 
 from __future__ import annotations
