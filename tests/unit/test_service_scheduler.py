@@ -191,3 +191,11 @@ def test_sweeps_without_agents_and_those_that_are_over_are_looked_at_rarely(
     assert looks["busy"] == 18
     assert looks["lonely"] == 2  # once to see, once to supply
     assert looks["over"] == 1
+
+
+def test_a_service_of_one_project_leaves_the_others_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(store, BAYES, SWEEP)
+    watcher_of(store, monkeypatch, project="another").step()
+    assert store.client.exists(store.keys.sweep(SWEEP, "service")) == 0
+    watcher_of(store, monkeypatch, entity="local", project="uncategorized").step()
+    assert store.client.exists(store.keys.sweep(SWEEP, "service")) == 1

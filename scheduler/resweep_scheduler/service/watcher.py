@@ -64,6 +64,7 @@ class Watcher:
         name: Of the service, for people.
         ahead: See `Keeper`.
         duties: Called with each sweep about once a second: what else is to be done for it.
+        entity, project: Only sweeps of these; None for all.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Watcher:
         name: str,
         ahead: int | None = None,
         duties: Callable[[Watched], None] | None = None,
+        entity: str | None = None,
+        project: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
@@ -81,6 +84,8 @@ class Watcher:
         self._session = f"service-{secrets.token_hex(6)}"
         self._ahead = ahead
         self._duties = duties
+        self._entity = entity
+        self._project = project
         self._clock = clock
         self._lock = threading.Lock()
         self._sweeps: dict[str, Watched] = {}
@@ -143,7 +148,11 @@ class Watcher:
             watched.store.withdraw_service([watched.sweep_id])
 
     def _list(self) -> None:
-        found = list_sweeps(self.client, url=self.url)
+        found = {
+            sweep_id: scope
+            for sweep_id, scope in list_sweeps(self.client, url=self.url).items()
+            if self._entity in (None, scope.entity) and self._project in (None, scope.project)
+        }
         with self._lock:
             for sweep_id in set(self._sweeps) - set(found):
                 del self._sweeps[sweep_id]
