@@ -4,8 +4,8 @@ A sweep with Bayesian search has had so many runs; four agents hold one run each
 the next; the time goes from the call that reports the end to the run that comes back, whatever is asked in between. The
 baseline is the same on a grid sweep of as many runs, whose points cost nothing, measured in turn.
 
-Between two claims pass two and a half times what the search needs for a suggestion (at least 0.25 s): no service helps
-agents that claim faster than a search computes.
+Between two claims passes one and a half times what the search needs for a suggestion (at least 0.25 s): no service
+helps agents that claim faster than a search computes.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def at_size(server: Server, folder: Path, runs: int, turns: int) -> list[Figure]
         crew.begin()
     harness.say(f"search_service: {runs} runs, agents on their own")
     alone = [(bayes.turn_ms(number), grid.turn_ms(number)) for number in range(turns)]
-    pause = max(0.25, 2.5 * sorted(ours for ours, _ in alone)[turns // 2] / 1000)
+    pause = max(0.25, 1.5 * sorted(ours for ours, _ in alone)[turns // 2] / 1000)
     harness.say(f"search_service: {runs} runs, with a scheduler, {pause:.2f} s between claims")
     served = []
     with scheduler(server, folder, bayes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from resweep_scheduler.config import SweepConfig, parse_sweep
 from resweep_scheduler.service import scheduler, watcher
 from resweep_scheduler.service.scheduler import OVERDUE_MS, Duties, SchedulerOptions
 from resweep_scheduler.service.watcher import Watched, Watcher
-from resweep_scheduler.store import Store, SweepCommand, UnknownSweepError
+from resweep_scheduler.store import Demand, Store, SweepCommand, UnknownSweepError
 
 HOOK = {"url": "http://127.0.0.1:9/none", "events": ["finished"]}
 BAYES: dict[str, object] = {"method": "bayes", "metric": {"name": "m"}, "parameters": {"x": {"min": 0.0, "max": 1.0}}}
@@ -164,3 +165,37 @@ def test_a_sweep_that_is_removed_is_forgotten(store: Store, monkeypatch: pytest.
     store.remove_sweep(SWEEP)
     made.step()
     assert seen == [SWEEP]
+
+
+def test_sweeps_without_agents_and_those_that_are_over_are_looked_at_rarely(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store, BAYES, "busy")
+    create(store, BAYES, "lonely")
+    create(store, BAYES, "over")
+    store.command_sweep("over", SweepCommand.STOP)
+    now = [0.0]
+    made = watcher_of(store, monkeypatch, clock=lambda: now[0])
+    Agent(store, sweep_id="busy")
+    looks: Counter[str] = Counter()
+    real = Store.demand
+
+    def demand(self: Store, sweep_id: str, *, seen_since: int) -> Demand:
+        looks[sweep_id] += 1
+        return real(self, sweep_id, seen_since=seen_since)
+
+    monkeypatch.setattr(Store, "demand", demand)
+    for _ in range(9):
+        made.step()
+        now[0] += watcher.POLL
+    assert looks["busy"] == 18
+    assert looks["lonely"] == 2  # once to see, once to supply
+    assert looks["over"] == 1
+
+
+def test_a_service_of_one_project_leaves_the_others_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(store, BAYES, SWEEP)
+    watcher_of(store, monkeypatch, project="another").step()
+    assert store.client.exists(store.keys.sweep(SWEEP, "service")) == 0
+    watcher_of(store, monkeypatch, entity="local", project="uncategorized").step()
+    assert store.client.exists(store.keys.sweep(SWEEP, "service")) == 1

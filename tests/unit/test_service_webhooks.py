@@ -158,6 +158,19 @@ def test_deliveries_to_receivers_that_the_config_no_longer_has_are_dropped(post:
     assert post.store.deliveries(SWEEP)[1] == []
 
 
+def test_a_service_that_knows_no_address_leaves_the_deliveries_of_another_one_alone(post: Post) -> None:
+    targets = targets_of(parse_sweep(GRID), "http://example.org/env")
+    note_events(post.store, SWEEP, targets, now_ms=post.clock.ms)
+    post.store.retry_runs(SWEEP, ["run1"])
+    agent = Agent(post.store, "b", session="b")
+    agent.take()
+    agent.end(0)
+    note_events(post.store, SWEEP, targets, now_ms=post.clock.ms)
+    assert post.note() is None
+    assert post.deliver() == 0
+    assert deliver_due(post.store, SWEEP, targets, now_ms=lambda: post.clock.ms, post=post.receiver) >= 1
+
+
 @pytest.mark.parametrize("url", ["ftp://example.org", "file:///etc/passwd", "https://", "example.org", 3])
 def test_only_http_is_called(url: object) -> None:
     with pytest.raises(ConfigError, match="http"):

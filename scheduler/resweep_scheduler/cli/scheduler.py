@@ -70,12 +70,15 @@ def scheduler_command(
         exports=Path(export_dir).absolute(),
         webhook_url=webhook_url,
         burst=burst,
+        entity=settings.entity_or_environment,
+        project=settings.project_or_environment,
     )
     scheduler = Scheduler(options)
     if not scheduler.queued:
         notice("RQ does not work with Redis Cluster: there are no background jobs, everything else works.")
     if not burst:
-        notice(f"Scheduler {options.name} looks after the sweeps of {redact(url)}")
+        only = "/".join(part for part in (options.entity, options.project) if part)
+        notice(f"Scheduler {options.name} looks after the sweeps of {redact(url)}{f', {only} only' if only else ''}")
     scheduler.run()
 
 

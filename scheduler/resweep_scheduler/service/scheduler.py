@@ -52,6 +52,7 @@ class SchedulerOptions:
         exports: The folder for exports in the background.
         webhook_url: Is called for every sweep, besides those that the configs name.
         burst: End when nothing is left to do.
+        entity, project: Only sweeps of these are looked after; None for all.
     """
 
     url: str
@@ -61,6 +62,8 @@ class SchedulerOptions:
     exports: Path = Path("resweep-exports")
     webhook_url: str | None = None
     burst: bool = False
+    entity: str | None = None
+    project: str | None = None
 
 
 class Duties:
@@ -125,7 +128,12 @@ class Scheduler:
         else:
             self.queued = True
         self._watcher = Watcher(
-            options.url, name=options.name, ahead=options.ahead, duties=Duties(options, queued=self.queued)
+            options.url,
+            name=options.name,
+            ahead=options.ahead,
+            duties=Duties(options, queued=self.queued),
+            entity=options.entity,
+            project=options.project,
         )
         self._jobs = Jobs(self._watcher, exports=options.exports, webhook_url=options.webhook_url)
         self._stop = threading.Event()

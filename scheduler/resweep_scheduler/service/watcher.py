@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 POLL = 0.1
 """Seconds between two looks at the open sweeps."""
+QUIET = 1.0
+"""Seconds between two looks at an open sweep that has no agents; whoever comes first calls us."""
+OVER = 10.0
+"""Seconds between two looks at a sweep that is paused or over."""
 LIST_EVERY = 2.0
 ANNOUNCE_EVERY = 1.0
 ANNOUNCED_MS = 5_000
@@ -44,6 +48,7 @@ class Watched:
     keeper: Keeper | None = None
     broken: bool = False
     announced_at: float = field(default=float("-inf"))
+    look_at: float = field(default=float("-inf"))
 
     @property
     def learns(self) -> bool:
@@ -59,6 +64,7 @@ class Watcher:
         name: Of the service, for people.
         ahead: See `Keeper`.
         duties: Called with each sweep about once a second: what else is to be done for it.
+        entity, project: Only sweeps of these; None for all.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class Watcher:
         name: str,
         ahead: int | None = None,
         duties: Callable[[Watched], None] | None = None,
+        entity: str | None = None,
+        project: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
@@ -76,6 +84,8 @@ class Watcher:
         self._session = f"service-{secrets.token_hex(6)}"
         self._ahead = ahead
         self._duties = duties
+        self._entity = entity
+        self._project = project
         self._clock = clock
         self._lock = threading.Lock()
         self._sweeps: dict[str, Watched] = {}
@@ -97,7 +107,7 @@ class Watcher:
             self._duties_at = now
         for watched in list(self._sweeps.values()):
             try:
-                if watched.learns:
+                if watched.learns and now >= watched.look_at:
                     self._keep_supplied(watched)
                 if duties_due and self._duties is not None:
                     self._duties(watched)
@@ -138,7 +148,11 @@ class Watcher:
             watched.store.withdraw_service([watched.sweep_id])
 
     def _list(self) -> None:
-        found = list_sweeps(self.client, url=self.url)
+        found = {
+            sweep_id: scope
+            for sweep_id, scope in list_sweeps(self.client, url=self.url).items()
+            if self._entity in (None, scope.entity) and self._project in (None, scope.project)
+        }
         with self._lock:
             for sweep_id in set(self._sweeps) - set(found):
                 del self._sweeps[sweep_id]
@@ -168,8 +182,11 @@ class Watcher:
     def _keep_supplied(self, watched: Watched) -> int:
         store, sweep_id, now = watched.store, watched.sweep_id, self._clock()
         seen_since = round(time.time() * 1000) + self._clock_offset - watched.lease_ms
-        if not store.demand(sweep_id, seen_since=seen_since).is_open:
+        demand = store.demand(sweep_id, seen_since=seen_since)
+        if not demand.is_open:
+            watched.look_at = now + OVER
             return 0
+        watched.look_at = now if demand.agents or demand.waiting else now + QUIET
         try:
             with self._lock:
                 if watched.keeper is None:

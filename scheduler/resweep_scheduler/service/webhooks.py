@@ -26,6 +26,8 @@ FIRST_PAUSE_MS = 5_000
 LONGEST_PAUSE_MS = 600_000
 GIVE_UP_AFTER = 60
 """Failed tries after which an event is given up: with the pauses above, eight hours."""
+ENVIRONMENT: Final = "env"
+"""The name of the receiver that the service names, not the config. Another service may know no such receiver."""
 ONE_GO = 20
 """Deliveries that one job makes at most."""
 _EVENTS: Final = 500
@@ -36,7 +38,7 @@ def targets_of(config: SweepConfig, default_url: str | None) -> dict[str, Webhoo
     """The receivers of a sweep by the name under which their deliveries are noted."""
     targets = {str(number): webhook for number, webhook in enumerate(config.webhooks)}
     if default_url:
-        targets["env"] = Webhook(url=default_url, events=DEFAULT_EVENTS)
+        targets[ENVIRONMENT] = Webhook(url=default_url, events=DEFAULT_EVENTS)
     return targets
 
 
@@ -46,8 +48,9 @@ def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now
     Raises:
         StoreError: Redis does not answer, or refuses.
     """
-    cursor, waiting = store.deliveries(sweep_id)
-    if not cursor and "env" in targets and len(targets) == 1:
+    cursor, noted = store.deliveries(sweep_id)
+    waiting = [delivery for delivery in noted if delivery.target in targets]
+    if not cursor and ENVIRONMENT in targets and len(targets) == 1:
         # A service that is told of an address begins now: nobody wants the news of last month.
         cursor_now = store.last_event_id(sweep_id) or "0-0"
         store.note_deliveries(sweep_id, before="", after=cursor_now, deliveries=[])
@@ -86,10 +89,10 @@ def deliver_due(
     """
     made = 0
     _, waiting = store.deliveries(sweep_id)
-    due = [delivery for delivery in waiting if delivery.due <= now_ms()]
-    for delivery in due[:ONE_GO]:
-        event_id, _, name = delivery.delivery_id.partition("/")
-        target, event = targets.get(name), store.event(sweep_id, event_id)
+    now = now_ms()
+    ours = [one for one in waiting if one.target != ENVIRONMENT or ENVIRONMENT in targets]
+    for delivery in [one for one in ours if one.due <= now][:ONE_GO]:
+        target, event = targets.get(delivery.target), store.event(sweep_id, delivery.event_id)
         if target is None or event is None:
             store.end_delivery(sweep_id, delivery.delivery_id)  # nobody wants it any more, or it was rolled back
             continue

@@ -54,9 +54,8 @@ class DeliveryTransitions(Reads):
 
 
 def _order(delivery: Delivery) -> tuple[int, int, str]:
-    event_id, _, target = delivery.delivery_id.partition("/")
-    milliseconds, _, number = event_id.partition("-")
-    return int(milliseconds), int(number), target
+    milliseconds, _, number = delivery.event_id.partition("-")
+    return int(milliseconds), int(number), delivery.target
 
 
 def _before(event_id: str) -> str:

@@ -424,6 +424,14 @@ class Delivery:
     due: int  # ms
     tries: int  # that have failed
 
+    @property
+    def event_id(self) -> str:
+        return self.delivery_id.partition("/")[0]
+
+    @property
+    def target(self) -> str:
+        return self.delivery_id.partition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
