@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from resweep.errors import CommError, Error, UsageError
+from resweep.notes import logger
 
 
 def sweep(
@@ -18,6 +19,8 @@ def sweep(
     *,
     entity: str | None = None,
     project: str | None = None,
+    prior_runs: Sequence[str] = (),
+    warm_start: Sequence[str] = (),
     url: str | None = None,
 ) -> str:
     """Create a sweep and return its id.
@@ -27,17 +30,21 @@ def sweep(
             calls of a function (see `agent`).
         entity: Default: WANDB_ENTITY, else the config's, else `local`.
         project: Default: WANDB_PROJECT, else the config's, else `uncategorized`.
+        prior_runs: Ids of runs that the search of `method: bayes` learns from, too. Those that do not fit the config
+            are left out, and the log says why.
+        warm_start: Ids of sweeps; their runs are prior runs.
         url: The address of Redis. Default: RESWEEP_URL, REDIS_URL, else the embedded server of this machine.
 
     Raises:
-        UsageError: The config has faults (all are named), or a name cannot be one.
+        UsageError: The config has faults (all are named), a name cannot be one, or there is no such prior run.
         CommError: Redis does not answer, or refuses.
     """
     from resweep_agent.endpoint import find_url
     from resweep_agent.exitcodes import AgentError
     from resweep_scheduler.config import ConfigError, load_sweep, parse_sweep
     from resweep_scheduler.creation import create_sweep
-    from resweep_scheduler.store import StoreError
+    from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, StoreError
+    from resweep_scheduler.warm_start import add_priors
 
     try:
         if isinstance(config, Mapping):
@@ -46,13 +53,16 @@ def sweep(
         else:
             checked = load_sweep(config, require_program=False)
             text = Path(config).read_text(encoding="utf-8")
-        _, sweep_id = create_sweep(
-            find_url(url, os.environ),
-            checked,
-            config_text=text,
-            entity=entity or os.environ.get("WANDB_ENTITY"),
-            project=project or os.environ.get("WANDB_PROJECT"),
-        )
+        entity = entity or os.environ.get("WANDB_ENTITY")
+        project = project or os.environ.get("WANDB_PROJECT")
+        address = find_url(url, os.environ)
+        if prior_runs or warm_start:
+            scope = Scope(entity or checked.entity or DEFAULT_ENTITY, project or checked.project or DEFAULT_PROJECT)
+            known = checked.warnings
+            checked = add_priors(address, checked, scope, runs=prior_runs, sweeps=warm_start)
+            for left_out in checked.warnings[len(known) :]:
+                logger.warning("%s", left_out)
+        _, sweep_id = create_sweep(address, checked, config_text=text, entity=entity, project=project)
     except ConfigError as error:
         raise UsageError(str(error)) from error
     except (StoreError, AgentError) as error:

@@ -23,6 +23,7 @@ def sweep_settings(config: SweepConfig) -> SweepSettings:
         metric_name=metric.name if metric is not None else None,
         metric_goal=metric.goal if metric is not None else None,
         metric_target=metric.target if metric is not None else None,
+        metrics=tuple((metric.name, metric.goal) for metric in config.metrics),
         retry_failed=config.retry.failed,
         retry_crashed=config.retry.crashed,
         max_attempts_without_progress=config.preemption.max_attempts_without_progress,

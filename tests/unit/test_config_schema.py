@@ -24,13 +24,17 @@ BEYOND_JSON_SCHEMA = {
     "early_terminate without bands", "early_terminate with empty bands", "program in command only",
     "command without a program", "unknown macro", "shell variable", "list macro inside", "bad environment variable",
     "slow heartbeat", "quantised log without a multiple", "quantised exponents without a multiple",
-    "quantised exponents overflow", "continuous in a grid",
-    "continuous choice in a grid",
+    "quantised exponents overflow", "continuous in a grid", "continuous choice in a grid",
+    "unknown sampler option", "wrong sampler option", "wrong sampler count", "seed of a sampler",
+    "option of another sampler", "wrong sampler share", "wrong sampler word", "too few parents",
+    "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
+    "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
+    "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
     "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
     "choices without a probability", "name of a choice outside", "name of the parameter itself",
     "names of two choices that can be taken together", "name of a choice in an outer choice",
     "command that needs a choice", "group in two choices",
-    "unknown sampler option", "wrong sampler option", "wrong sampler count", "unknown pruner", "unknown pruner option",
+    "unknown pruner", "unknown pruner option",
     "wrong pruner option", "refused pruner option", "missing pruner option", "pruner without limits",
     "wrapped pruner without a name", "unknown wrapped pruner", "pruner option is a fraction", "pruner option is a word",
 }  # fmt: skip
@@ -109,3 +113,16 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
         "search": {"sampler": "tpe", "options": {"n_startup_trials": 5}},
     }  # fmt: skip
     assert accepts(SCHEMA, config)
+
+
+def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
+    config = {
+        **HEAD,
+        "method": "custom",
+        "parameters": {"a": {"min": 0.0, "max": 1.0}},
+        "metrics": [{"name": "loss"}, {"name": "size", "goal": "maximize"}],
+    }
+    assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna"}})
+    for optimizer in ("nsga2", {"sampler": "nsga2", "options": {}}):
+        assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", "optimizer": optimizer}})
+    assert not accepts(SCHEMA, config)

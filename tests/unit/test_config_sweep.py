@@ -86,6 +86,7 @@ def test_all_defaults() -> None:
     assert normalised == {
         "method": "random",
         "metric": None,
+        "metrics": (),
         "program": "train.py",
         "command": ("${env}", "${interpreter}", "${program}", "${args}"),
         "name": None,
@@ -101,6 +102,7 @@ def test_all_defaults() -> None:
         "checkpoint": {"dir": None},
         "search": None,
         "webhooks": (),
+        "priors": (),
         "warnings": (),
     }
 
@@ -295,5 +297,5 @@ def test_the_yaml_in_the_documentation_is_valid() -> None:
     guide = Path(__file__).parents[2] / "docs" / "config.md"
     blocks = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     sweeps = [load_sweep("config.md", text=block, require_program=False) for block in blocks if "method:" in block]
-    assert len(sweeps) == 3
+    assert len(sweeps) >= 5
     assert all(config.warnings == () for config in sweeps)

@@ -55,6 +55,36 @@ class TestContractOfSteps(SearchContract):
     last_index = 30
 
 
+CHOICES: dict[str, object] = {
+    "optimizer": {
+        "choices": {
+            "sgd": {"parameters": {"momentum": {"min": 0.0, "max": 0.99}, "nesterov": {"values": [True, False]}}},
+            "adam": {"parameters": {"beta2": {"min": 0.9, "max": 0.999}}},
+            "lbfgs": {},
+        }
+    },
+    "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0},
+}
+
+
+class TestContractOfChoices(SearchContract):
+    config = sweep(CHOICES)
+    last_index = 20
+
+    def test_points_are_nested_like_the_config_and_plain_json(self) -> None:
+        for point in create_search(self.config).suggest(first_index=0, count=self.last_index):
+            expected = {"sgd": {"momentum", "nesterov"}, "adam": {"beta2"}, "lbfgs": set()}[str(point["optimizer"])]
+            assert set(point) == {"optimizer", "lr", *expected}
+            assert repr(json.loads(json.dumps(point))) == repr(point)
+
+
+class TestContractOfManyDimensions(SearchContract):
+    """More than the Gaussian process takes."""
+
+    config = sweep({f"x{number}": {"min": 0.0, "max": 1.0} for number in range(101)})
+    last_index = 12
+
+
 def _loss(point: dict[str, object]) -> float:
     x, y = point["x"], point["y"]
     assert isinstance(x, float)
@@ -80,23 +110,42 @@ def _optimise(seed: int, runs_wanted: int, *, goal: str = "minimize", method: st
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 def test_it_learns_in_both_directions(goal: str) -> None:
-    learned = statistics.median(_optimise(seed, 50, goal=goal) for seed in range(3))
-    guessed = statistics.median(_optimise(seed, 50, method="random") for seed in range(3))
+    learned = statistics.median(_optimise(seed, 30, goal=goal) for seed in range(2))
+    guessed = statistics.median(_optimise(seed, 30, method="random") for seed in range(2))
     assert learned < guessed / 2
 
 
-def test_the_first_points_are_those_of_random_search() -> None:
-    bayes = create_search(sweep()).suggest(first_index=0, count=10)
-    assert bayes == create_search(sweep(method="random")).suggest(first_index=0, count=10)
+def test_the_first_points_fill_the_space() -> None:
+    search = create_search(sweep({"x": {"min": 0, "max": 7}, "y": {"min": 0, "max": 7}}))
+    points = search.suggest(first_index=0, count=64)
+    assert len({json.dumps(point) for point in points}) == 64
+    assert Counter(point["x"] for point in points[16:32]) == dict.fromkeys(range(8), 2)
 
 
-def test_learning_starts_after_as_many_values_as_the_options_say() -> None:
-    config = sweep(search={"options": {"n_startup_trials": 3}})
-    random_points = create_search(sweep(method="random")).suggest(first_index=0, count=6)
-    runs = finished(random_points[:4], [1.0, 2.0, 3.0, 4.0])
-    search = create_search(config)
-    assert search.suggest(first_index=2, count=1, runs=runs) == [random_points[2]]
-    assert search.suggest(first_index=4, count=1, runs=runs) != [random_points[4]]
+def test_the_very_first_point_is_the_centre() -> None:
+    kinds: dict[str, object] = {
+        "x": {"min": -1.0, "max": 3.0},
+        "y": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1.0},
+        "p": {"values": ["a", "b"], "probabilities": [0.25, 0.75]},
+    }
+    (centre,) = create_search(sweep(kinds)).suggest(first_index=0, count=1)
+    assert centre == {"x": 1.0, "y": pytest.approx(1e-2), "p": "b"}
+
+
+def test_the_first_points_follow_the_probabilities() -> None:
+    search = create_search(
+        sweep({"p": {"values": ["a", "b"], "probabilities": [0.75, 0.25]}, "x": {"min": 0.0, "max": 1.0}})
+    )
+    points = search.suggest(first_index=64, count=64)
+    assert Counter(point["p"] for point in points) == {"a": 48, "b": 16}
+
+
+def test_learning_starts_after_a_few_values() -> None:
+    search = create_search(sweep({"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}))
+    points = search.suggest(first_index=0, count=6)
+    runs = finished(points[:4], [1.0, 2.0, 3.0, 4.0])
+    assert search.suggest(first_index=3, count=1, runs=runs) == [points[3]]
+    assert search.suggest(first_index=4, count=1, runs=runs) != [points[4]]
 
 
 def test_points_of_a_batch_equal_points_asked_one_by_one() -> None:
@@ -157,8 +206,8 @@ def test_imputation(goal: str) -> None:
     assert values(impute_while_running="worst")[-1] == worst
 
 
-def test_without_any_value_nothing_is_imputed_and_search_stays_random() -> None:
-    points = create_search(sweep(method="random")).suggest(first_index=0, count=30)
+def test_without_any_value_nothing_is_imputed_and_the_space_is_filled() -> None:
+    points = create_search(sweep()).suggest(first_index=0, count=30)
     runs = [PastRun(index, point, "failed", None) for index, point in enumerate(points[:29])]
     assert create_search(sweep()).suggest(first_index=29, count=1, runs=runs) == points[29:]
 
@@ -199,6 +248,73 @@ def test_a_small_space_is_walked_without_repetition() -> None:
     assert len({json.dumps(run.params) for run in runs}) == 16
     (beyond,) = search.suggest(first_index=18, count=1, runs=runs)
     assert beyond["a"] in range(1, 7)
+
+
+def test_a_small_space_is_walked_to_its_end_with_many_in_flight() -> None:
+    search = create_search(sweep({"a": {"min": 1, "max": 6}, "b": {"values": ["x", "y", "z"]}}))
+    points = search.suggest(first_index=0, count=8)
+    runs = finished(points, [float(n) for n in range(8)])
+    batch = search.suggest(first_index=8, count=10, runs=runs)
+    assert len({json.dumps(point) for point in [*points, *batch]}) == 18
+
+
+def test_a_large_space_of_steps_is_walked_to_its_end_too() -> None:
+    """1,200 points are too many to look at each, so the last ones have to be searched for."""
+    search = create_search(sweep({"a": {"min": 1, "max": 60}, "b": {"min": 1, "max": 20}}))
+    every = [{"a": a, "b": b} for a in range(1, 61) for b in range(1, 21)]
+    left = [{"a": 17, "b": 3}, {"a": 58, "b": 19}]
+    done = [point for point in every if point not in left]
+    runs = [PastRun(index, dict(point), "finished", float(point["a"])) for index, point in enumerate(done)]
+    batch = search.suggest(first_index=len(done), count=2, runs=runs)
+    assert sorted(json.dumps(point) for point in batch) == sorted(json.dumps(point) for point in left)
+
+
+def test_with_choices_it_learns_which_one_is_best_and_its_parameters() -> None:
+    search = create_search(sweep(CHOICES))
+    runs: list[PastRun] = []
+    for index in range(45):
+        (point,) = search.suggest(first_index=index, count=1, runs=runs)
+        loss = (math.log10(float(str(point["lr"]))) + 3) ** 2
+        loss += (float(str(point["beta2"])) - 0.95) ** 2 * 1e3 if "beta2" in point else 2
+        runs.append(PastRun(index, point, "finished", loss))
+    assert min(run.value for run in runs if run.value is not None) < 0.05
+    assert Counter(run.params["optimizer"] for run in runs[25:]).most_common(1)[0][0] == "adam"
+
+
+def test_prior_runs_are_data() -> None:
+    """With runs from before the sweep, it learns from the first point on."""
+    space: dict[str, object] = {"x": {"min": 0.0, "max": 1.0}}
+    search = create_search(sweep(space))
+    priors = [PastRun(index - 10, {"x": index / 9}, "finished", (index / 9 - 0.7) ** 2) for index in range(10)]
+    (point,) = search.suggest(first_index=0, count=1, runs=priors)
+    assert point["x"] == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_a_run_that_was_stopped_early_is_never_better_than_the_best_finished_one(goal: str) -> None:
+    sign = 1 if goal == "minimize" else -1
+    search = create_search(sweep({"x": {"min": 0.0, "max": 1.0}}, metric={"name": "loss", "goal": goal}))
+    points = search.suggest(first_index=0, count=9)
+    runs = finished(points[:8], [sign * (n + 1.0) for n in range(8)])
+
+    def after(value: float, *, stopped: bool) -> dict[str, object]:
+        last = PastRun(8, points[8], "killed" if stopped else "finished", value, stopped=stopped)
+        return search.suggest(first_index=9, count=1, runs=[*runs, last])[0]
+
+    assert after(sign * -50.0, stopped=True) == after(sign * 1.0, stopped=False)
+    assert after(sign * 5.0, stopped=True) == after(sign * 5.0, stopped=False)
+
+
+def test_failed_runs_do_not_attract_the_search() -> None:
+    """Everything above 0.5 crashes; after some of that, it is left alone."""
+    search = create_search(sweep({"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}))
+    runs: list[PastRun] = []
+    for index in range(40):
+        (point,) = search.suggest(first_index=index, count=1, runs=runs)
+        x, y = float(str(point["x"])), float(str(point["y"]))
+        failed = x > 0.5
+        runs.append(PastRun(index, point, "failed" if failed else "finished", None if failed else 1 - x + y))
+    assert sum(run.state == "failed" for run in runs[25:]) <= 5
 
 
 def test_a_record_that_does_not_fit_the_space_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -133,7 +133,8 @@ def planned_runs(config: SweepConfig) -> int | None:
     from resweep_scheduler.cli.progress import expected_runs
     from resweep_scheduler.search import create_search
 
-    size = create_search(config).size if config.method == "grid" else None
+    brute_force = config.search is not None and config.search.sampler == "brute_force"
+    size = create_search(config).size if config.method == "grid" or brute_force else None
     return expected_runs(size, config.run_cap)
 
 

@@ -87,21 +87,49 @@ def schema_command() -> None:
     "resweep create sweep.yaml --project digits --name 'first try'",
     "sweep-agent $(resweep create -q sweep.yaml)",
     "sed s/SEED/7/ sweep.yaml | resweep create -",
+    "resweep create sweep.yaml --warm-start EARLIER_SWEEP --prior-run RUN",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the id of the sweep, nothing else.")
 @click.option("--id", "sweep_id", metavar="ID", help="Id of the sweep; without it, a new one.")
 @click.option("--name", metavar="NAME", help="Name of the sweep, in place of the config's `name`.")
 @click.option("--program", metavar="PROGRAM", help="Script that is run, in place of the config's `program`.")
+@click.option(
+    "-R",
+    "--prior-run",
+    "--prior_run",
+    "prior_runs",
+    multiple=True,
+    metavar="RUN",
+    help="The search learns from this run, too; may be repeated.",
+)
+@click.option(
+    "--warm-start",
+    "warm_start",
+    multiple=True,
+    metavar="SWEEP",
+    help="The search learns from all runs of this sweep, too; may be repeated.",
+)
 @click.argument("file", metavar="FILE")
 @store_options
 def create_command(
-    settings: Settings, *, file: str, quiet: bool, sweep_id: str | None, name: str | None, program: str | None
+    settings: Settings,
+    *,
+    file: str,
+    quiet: bool,
+    sweep_id: str | None,
+    name: str | None,
+    program: str | None,
+    prior_runs: tuple[str, ...],
+    warm_start: tuple[str, ...],
 ) -> None:
     """Create a sweep from a YAML file.
 
-    FILE may be - for standard input. Agents on any machine can run the sweep then.
+    FILE may be - for standard input. Agents on any machine can run the sweep then. Runs of before (--prior-run,
+    --warm-start) are read now and kept with the sweep; those whose parameters do not fit are left out, and named.
     """
     config, text = load_config(file, name=name, program=program)
+    if prior_runs or warm_start:
+        config = _with_priors(settings, config, prior_runs, warm_start)
     missing = missing_program(config, file)
     store, created = create_from(settings, config, text, sweep_id=sweep_id)
     if quiet:
@@ -110,10 +138,32 @@ def create_command(
         click.echo(f"Creating sweep from: {file}")
         click.echo(f"Created sweep with ID: {created}")
         click.echo(f"Run agents with: {agent_command(settings, store, created)}")
+    if config.priors and not quiet:
+        click.echo(f"Prior runs: {len(config.priors)}")
     for warning in config.warnings:
         warning_line(warning)
     if missing:
         warning_line(f"{missing}. Agents elsewhere may find it")
+
+
+def _with_priors(
+    settings: Settings, config: SweepConfig, runs: tuple[str, ...], sweeps: tuple[str, ...]
+) -> SweepConfig:
+    from resweep_scheduler.cli.access import store_url
+    from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope
+    from resweep_scheduler.warm_start import add_priors
+
+    entity, project = _place(settings, config)
+    scope = Scope(entity or DEFAULT_ENTITY, project or DEFAULT_PROJECT)
+    return add_priors(store_url(settings), config, scope, runs=runs, sweeps=sweeps)
+
+
+def _place(settings: Settings, config: SweepConfig) -> tuple[str | None, str | None]:
+    """Entity and project of a new sweep: the options win over the config, which wins over the environment."""
+    return (
+        settings.entity or config.entity or settings.entity_or_environment,
+        settings.project or config.project or settings.project_or_environment,
+    )
 
 
 def load_config(file: str, *, name: str | None = None, program: str | None = None) -> tuple[SweepConfig, str]:
@@ -146,16 +196,17 @@ def _read(file: str) -> str:
 def create_from(
     settings: Settings, config: SweepConfig, text: str, *, sweep_id: str | None = None
 ) -> tuple[Store, str]:
-    """Put a sweep into Redis. --entity and --project win over the config, which wins over the environment."""
+    """Put a sweep into Redis."""
     from resweep_scheduler.cli.access import PATIENCE, store_url
     from resweep_scheduler.creation import create_sweep
 
+    entity, project = _place(settings, config)
     store, created = create_sweep(
         store_url(settings),
         config,
         config_text=text,
-        entity=settings.entity or config.entity or settings.entity_or_environment,
-        project=settings.project or config.project or settings.project_or_environment,
+        entity=entity,
+        project=project,
         sweep_id=sweep_id,
     )
     return store.patient(PATIENCE), created

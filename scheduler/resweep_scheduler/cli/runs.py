@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "resweep runs SWEEP --json | jq -r '.[] | [.id, .state, .metric] | @tsv'",
 )
 @click.option("--state", multiple=True, metavar="STATE", help="Only runs in this state; may be repeated.")
-@click.option("--best-first", is_flag=True, help="Order by the sweep's metric, not by creation.")
+@click.option("--best-first", is_flag=True, help="Order by the sweep's metric or metrics, not by creation.")
 @json_option
 @sweep_argument
 @store_options
@@ -41,7 +41,6 @@ def runs_command(settings: Settings, sweep: str, state: tuple[str, ...], best_fi
     """
     from resweep_scheduler.cli.access import open_sweep
     from resweep_scheduler.cli.objects import run_object, to_json
-    from resweep_scheduler.cli.render import best_of
     from resweep_scheduler.store.states import RunState
 
     known = [member.value for member in RunState]
@@ -52,14 +51,25 @@ def runs_command(settings: Settings, sweep: str, state: tuple[str, ...], best_fi
     record = store.sweep(sweep_id)
     runs = store.runs(sweep_id, states=[RunState(name) for name in state] or None)
     if best_first:
-        ordered = best_of(runs, record.metric_goal)
-        runs = ordered + [run for run in runs if run.metric is None]
+        ordered = _best_first(record, runs)
+        placed = {run.run_id for run in ordered}
+        runs = ordered + [run for run in runs if run.run_id not in placed]
     if as_json:
         click.echo(to_json([run_object(run) for run in runs]))
     elif runs:
         print_runs(record, runs)
     else:
         notice(f"Sweep {sweep_id} has no such runs. Agents make them: sweep-agent {sweep_id}")
+
+
+def _best_first(sweep: Sweep, runs: list[Run]) -> list[Run]:
+    """The runs that can be compared, best first; with several metrics front by front."""
+    from resweep_scheduler.cli.fronts import fronts_of
+    from resweep_scheduler.cli.render import best_of
+
+    if sweep.metrics:
+        return [run for front in fronts_of(runs, sweep.metrics) for run in front]
+    return best_of(runs, sweep.metric_goal)
 
 
 def print_runs(sweep: Sweep, runs: list[Run]) -> None:
@@ -72,27 +82,40 @@ def print_runs(sweep: Sweep, runs: list[Run]) -> None:
             render.state_text(run.state),
             str(run.attempt),
             "–" if run.step is None else str(run.step),
-            "–" if run.metric is None else render.number(run.metric),
+            *_metric_cells(sweep, run),
             render.params_text(run.params),
             run.agent or "–",
             render.ending(run),
         )
         for run in runs
     ]
-    metric = sweep.metric_name or "metric"
-    columns = ("run", "state", "attempt", "step", metric, "parameters", "agent", "ending")
-    render.show(render.table(columns, rows, right=("attempt", "step", metric)))
+    metrics = [name for name, _ in sweep.metrics] or [sweep.metric_name or "metric"]
+    columns = ("run", "state", "attempt", "step", *metrics, "parameters", "agent", "ending")
+    render.show(render.table(columns, rows, right=("attempt", "step", *metrics)))
+
+
+def _metric_cells(sweep: Sweep, run: Run) -> list[str]:
+    from resweep_scheduler.cli import render
+
+    values = (run.metric,) if not sweep.metrics else run.values or (None,) * len(sweep.metrics)
+    return ["–" if value is None else render.number(value) for value in values]
 
 
 @command("best", "resweep best SWEEP", "resweep best SWEEP -n 5", "resweep best SWEEP --json | jq .params")
-@click.option("-n", "--number", type=click.IntRange(min=1), default=1, show_default=True, help="How many runs.")
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=1),
+    help="How many runs. [default: 1; with several metrics all that count]",
+)
 @json_option
 @sweep_argument
 @store_options
-def best_command(settings: Settings, sweep: str, number: int, as_json: bool) -> None:
+def best_command(settings: Settings, sweep: str, number: int | None, as_json: bool) -> None:
     """Show the best run.
 
-    By the metric of the sweep. With --json: an object; with -n above 1, an array.
+    By the metric of the sweep. With several metrics: the Pareto front, the finished runs that no other beats in all of
+    them. With --json: an object; with -n above 1 or several metrics, an array.
     """
     from resweep_scheduler.cli.access import open_sweep
     from resweep_scheduler.cli.exitcodes import ExitCode
@@ -102,12 +125,16 @@ def best_command(settings: Settings, sweep: str, number: int, as_json: bool) -> 
 
     store, sweep_id = open_sweep(settings, sweep)
     record = store.sweep(sweep_id)
+    if record.metrics:
+        _show_front(store, record, number, as_json)
+        return
     if record.metric_name is None:
         raise Failure(
             f"the best run is told by `metric:`, and sweep {sweep_id} has none: "
             "add it to the YAML and create the sweep again",
             ExitCode.ILLEGAL_STATE,
         )
+    number = number or 1
     best = best_of(store.runs(sweep_id), record.metric_goal)[:number]
     if as_json:
         objects = [run_object(run) for run in best]
@@ -118,6 +145,20 @@ def best_command(settings: Settings, sweep: str, number: int, as_json: bool) -> 
         print_runs(record, best)
     else:
         print_best(record, best[0])
+
+
+def _show_front(store: Store, sweep: Sweep, number: int | None, as_json: bool) -> None:
+    from resweep_scheduler.cli.fronts import front_of
+    from resweep_scheduler.cli.objects import run_object, to_json
+
+    front = front_of(store.runs(sweep.sweep_id), sweep.metrics)[:number]
+    if as_json:
+        click.echo(to_json([run_object(run) for run in front]))
+    elif front:
+        print_runs(sweep, front)
+    else:
+        names = " and ".join(name for name, _ in sweep.metrics)
+        notice(f"No finished run of sweep {sweep.sweep_id} has logged finite {names} yet.")
 
 
 def print_best(sweep: Sweep, run: Run) -> None:

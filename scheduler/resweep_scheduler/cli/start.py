@@ -176,6 +176,8 @@ def _conclude(monitor: Monitor) -> None:
     View(monitor).tell_state()
     if best := monitor.best():
         print_best(sweep, best)
+    elif sweep.metrics:
+        notice(f"The runs that no other beats in all goals: resweep best {sweep.sweep_id}")
     notice(f"\nLook closer: resweep show {sweep.sweep_id}, resweep runs {sweep.sweep_id}")
     if sweep.state is SweepState.CANCELED:
         raise click.exceptions.Exit(ExitCode.ILLEGAL_STATE)

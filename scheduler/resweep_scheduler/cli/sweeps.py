@@ -100,16 +100,19 @@ def show_command(settings: Settings, sweep: str, as_json: bool, only_config: boo
 
 def _sweep_details(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
     from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.cli.fronts import front_of
     from resweep_scheduler.cli.objects import agent_object, lease_object, run_object, sweep_object
     from resweep_scheduler.cli.render import best_of
 
     best = best_of(runs, sweep.metric_goal)
+    front = front_of(runs, sweep.metrics) if sweep.metrics else []
     return {
         **sweep_object(sweep),
         "method": config.method,
         "planned": planned_runs(config),
         "missing": _missing_count(config, runs),
         "best": run_object(best[0]) if best else None,
+        "front": [run.run_id for run in front],
         "agents": [agent_object(agent) for agent in store.agents(sweep.sweep_id)],
         "leases": [lease_object(lease) for lease in store.leases(sweep.sweep_id)],
         "config": config.model_dump(mode="json"),
@@ -137,7 +140,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     pairs += [
         ("project", sweep.scope),
         ("state", state),
-        ("search", config.method + (f", {planned} runs" if planned is not None else ", endless")),
+        ("search", _search_text(config) + (f", {planned} runs" if planned is not None else ", endless")),
         ("runs", render.counts_text(sweep.counts)),
     ]
     if planned:
@@ -145,7 +148,12 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
     if sweep.queue:
         pairs.append(("run queue", " ".join(sweep.queue)))
     pairs.append(("agents", _agents_text(store, sweep, now)))
-    if best := render.best_of(runs, sweep.metric_goal):
+    if sweep.metrics:
+        from resweep_scheduler.cli.fronts import front_of
+
+        number = len(front_of(runs, sweep.metrics))
+        pairs.append(("front", f"{render.counted(number, 'run')} (resweep best {sweep.sweep_id})"))
+    elif best := render.best_of(runs, sweep.metric_goal):
         value = f"{sweep.metric_name} {render.number(best[0].metric)}"
         pairs.append(("best", f"{best[0].run_id}  {value}  {render.params_text(best[0].params)}"))
     if missing := _missing_count(config, runs):
@@ -154,6 +162,12 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         )
     pairs.append(("created", render.ago(sweep.created_at, now)))
     render.show(render.facts(pairs))
+
+
+def _search_text(config: SweepConfig) -> str:
+    sampler = f" by {config.search.sampler}" if config.search is not None else ""
+    learnt = f", with {len(config.priors)} prior runs" if config.priors else ""
+    return config.method + sampler + learnt
 
 
 def _agents_text(store: Store, sweep: Sweep, now: int) -> str:

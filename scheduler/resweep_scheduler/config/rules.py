@@ -10,6 +10,7 @@ from resweep_scheduler.config.faults import MISSING, FaultLog, Path
 from resweep_scheduler.config.kinds import Categorical, InvLogUniform, LogUniform, QLogUniform
 from resweep_scheduler.config.names import as_written, check_names, names_written
 from resweep_scheduler.config.parameters import Leaf, leaves_of
+from resweep_scheduler.config.searching import check_goals, check_search
 from resweep_scheduler.config.template import DEFAULT_COMMAND, MACROS, names_of, template_faults, tokens
 from resweep_scheduler.config.toplevel import Draft
 
@@ -28,12 +29,10 @@ def check_together(draft: Draft, log: FaultLog, *, require_program: bool) -> Non
         _check_grid(leaves, draft, log)
     elif draft.method == "bayes":
         _check_bayes(leaves, draft, log)
-    if draft.early_terminate is not None:
+    check_goals(draft, log)
+    check_search(draft, log)
+    if draft.early_terminate is not None and not draft.metrics:
         _check_early_terminate(draft, log)
-    if draft.search is not None and draft.method in ("grid", "random"):
-        log.add(
-            ("search",), "search needs method bayes", draft.method, "Remove search, or use method: bayes.", at_key=True
-        )
     _check_command(draft, log, require_program=require_program)
     _warn_of_exponents(leaves, draft)
 
@@ -58,7 +57,8 @@ def _check_grid(leaves: Sequence[Leaf], draft: Draft, log: FaultLog) -> None:
 
 
 def _check_bayes(leaves: Sequence[Leaf], draft: Draft, log: FaultLog) -> None:
-    if draft.metric is None and not _is_reported("metric", draft, log):
+    reported = _is_reported("metric", draft, log) or log.touches(("metrics",))
+    if draft.metric is None and not draft.metrics and not reported:
         log.add(("metric",), "is required by method bayes", MISSING, "Add metric: {name: loss, goal: minimize}.")
     if leaves and not log.touches(("parameters",)) and not any(leaf.parameter.searchable for leaf in leaves):
         rule = "method bayes needs at least one parameter that is not a constant"

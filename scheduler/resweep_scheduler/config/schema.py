@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from pydantic import BaseModel
 
 from resweep_scheduler.config.parameters import KINDS, NAME_PATTERN, ParameterKind
+from resweep_scheduler.config.samplers import SAMPLERS
 from resweep_scheduler.config.stopping import RULES
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
 from resweep_scheduler.config.webhooks import Webhook
@@ -40,9 +41,13 @@ def json_schema() -> dict[str, object]:
         "properties": _properties(),
         "anyOf": [{"required": ["program"]}, {"required": ["command"]}],
         "allOf": [
-            _if_then({"properties": {"method": {"const": "bayes"}}}, {"required": ["metric"]}),
+            _if_then(
+                {"properties": {"method": {"enum": ["bayes", "custom"]}}},
+                {"anyOf": [{"required": ["metric"]}, {"required": ["metrics"]}]},
+            ),
+            _if_then({"properties": {"method": {"const": "custom"}}}, {"required": ["scheduler"]}),
             _if_then({"required": ["early_terminate"]}, {"required": ["metric"]}),
-            _if_then({"required": ["search"]}, {"properties": {"method": {"const": "bayes"}}}),
+            _if_then({"required": ["search"]}, {"properties": {"method": {"enum": ["bayes", "custom"]}}}),
             _if_then(
                 {"properties": {"method": {"const": "grid"}}},
                 {"properties": {"parameters": {"$ref": "#/$defs/grid_parameters"}}},
@@ -58,8 +63,16 @@ def _properties() -> Schema:
     # Unquoted in YAML, the word "false" is a boolean; the validator takes both.
     sections["metric"]["properties"]["impute_while_running"]["enum"].append(False)
     del sections["metric"]["properties"]["impute_while_running"]["type"]
+    sections["search"]["properties"]["sampler"]["enum"] = list(SAMPLERS)
     return {
-        "method": {"enum": list(METHODS), "description": "How new runs get their parameters."},
+        "metrics": {
+            "type": "array",
+            "minItems": 2,
+            "items": sections["metric"],
+            "description": "What is optimised when there are several goals, in place of `metric`.",
+        },
+        "scheduler": _scheduler(sections["search"]),
+        "method": {"enum": [*METHODS, "custom"], "description": "How new runs get their parameters."},
         "parameters": {"$ref": "#/$defs/parameters"},
         "command": {
             "type": "array",
@@ -87,6 +100,19 @@ def _webhook() -> Schema:
     schema = _model_schema(Webhook)
     schema["properties"]["url"]["pattern"] = "^https?://[^/]"
     return schema
+
+
+def _scheduler(search: Schema) -> Schema:
+    return {
+        "type": "object",
+        "required": ["engine"],
+        "additionalProperties": False,
+        "properties": {
+            "engine": {"enum": ["optuna", "wandb"]},
+            "optimizer": {"anyOf": [{"enum": list(SAMPLERS)}, search]},
+        },
+        "description": "W&B's way to name a search engine.",
+    }
 
 
 def _model_schema(model: type[BaseModel]) -> Schema:

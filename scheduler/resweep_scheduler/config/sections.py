@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, model_validator
 
 from resweep_scheduler.config.numbers import Positive, Real, Whole, rule_error
+from resweep_scheduler.config.samplers import check_options, check_sampler
 
 _Count = Annotated[Whole, Field(ge=0)]
 
@@ -77,45 +78,13 @@ class Checkpoint(_Section):
     dir: Annotated[str, Field(min_length=1)] | None = None
 
 
-def _available_sampler(value: object) -> object:
-    if value != "tpe":
-        raise rule_error("samplers other than tpe are not available in this version", "Write tpe, or remove search.")
-    return value
-
-
 class SearchOptions(_Section):
-    """The sampler behind ``method: bayes`` and its options."""
+    """The sampler of Optuna behind ``method: bayes`` and its options."""
 
-    sampler: Annotated[Literal["tpe"], BeforeValidator(_available_sampler)] = "tpe"
+    sampler: Annotated[str, BeforeValidator(check_sampler)] = "tpe"
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        for name, value in self.options.items():
-            if name not in TPE_OPTIONS:
-                raise rule_error(
-                    f"has no option {name!r} for tpe", f"The options are: {', '.join(TPE_OPTIONS)}.", key="options"
-                )
-            _check_tpe_option(name, value)
+        check_options(self.sampler, self.options)
         return self
-
-
-TPE_OPTIONS: dict[str, type] = {
-    "n_startup_trials": int,
-    "n_ei_candidates": int,
-    "multivariate": bool,
-    "constant_liar": bool,
-}
-"""Options of Optuna's TPESampler that a config may set, with their types."""
-
-
-def _check_tpe_option(name: str, value: JsonValue) -> None:
-    if TPE_OPTIONS[name] is bool:
-        if not isinstance(value, bool):
-            raise rule_error(f"has the option {name}, which is true or false", "Write true or false.", key="options")
-        return
-    least = 0 if name == "n_startup_trials" else 1
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise rule_error(
-            f"has the option {name}, which is an integer from {least} up", f"Write {name}: 24.", key="options"
-        )

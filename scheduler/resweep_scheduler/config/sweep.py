@@ -11,6 +11,7 @@ from resweep_scheduler.config.faults import ConfigError, Fault
 from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
+from resweep_scheduler.config.prior import Prior
 from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
 from resweep_scheduler.config.stopping import StoppingRule
 from resweep_scheduler.config.template import DEFAULT_COMMAND
@@ -25,7 +26,8 @@ class SweepConfig(BaseModel):
     Attributes:
         method: How new runs get their parameters.
         parameters: The search space, nested as the user wrote it.
-        metric: What is optimised; None for grid and random without a metric.
+        metric: What is optimised; None for grid and random without a metric, and with `metrics`.
+        metrics: What is optimised when there are several goals, at least two; else empty.
         program: The training script; None if the command names what is run, or a function is.
         command: Template of the command line of a run.
         name, description, entity, project: Texts; None if not given.
@@ -33,8 +35,9 @@ class SweepConfig(BaseModel):
         early_terminate: Rule that stops weak runs; None for none.
         seed: Seed of the search; drawn when the config was read if the user gave none.
         preemption, retry, lease, checkpoint: How runs survive.
-        search: The sampler of ``bayes``; None for its default.
+        search: The sampler of Optuna that ``bayes`` uses; None for its default.
         webhooks: Whom a search service tells what happens.
+        priors: Runs of before the sweep that its search learns from; no key of the YAML.
         warnings: What was accepted and will not have the effect that one might expect.
     """
 
@@ -43,6 +46,7 @@ class SweepConfig(BaseModel):
     method: Literal["grid", "random", "bayes"]
     parameters: dict[str, Parameter]
     metric: Metric | None = None
+    metrics: tuple[Metric, ...] = ()
     program: Annotated[str, Field(min_length=1)] | None = None
     command: tuple[str, ...] = DEFAULT_COMMAND
     name: str | None = None
@@ -58,6 +62,7 @@ class SweepConfig(BaseModel):
     checkpoint: Checkpoint = Checkpoint()
     search: SearchOptions | None = None
     webhooks: tuple[Webhook, ...] = ()
+    priors: tuple[Prior, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from resweep_scheduler.config.engine import read_scheduler
 from resweep_scheduler.config.faults import MISSING, FaultLog, did_you_mean, suggest
 from resweep_scheduler.config.inference import read_parameters
 from resweep_scheduler.config.metric import Metric
@@ -23,8 +24,6 @@ from resweep_scheduler.config.webhooks import Webhook, read_webhooks
 METHODS: Final = ("grid", "random", "bayes")
 _WORKING_METHODS: Final = "Use grid, random or bayes"
 _NOT_AVAILABLE: Final = {
-    "metrics": f"several metrics need method custom, which is not available. {_WORKING_METHODS} with metric:.",
-    "scheduler": f"scheduler engines are not available in this version. {_WORKING_METHODS}, and remove scheduler:.",
     "settings": "settings belongs to W&B's own command. Remove it.",
     "launch": "launch belongs to W&B Launch. Remove it.",
 }
@@ -61,11 +60,9 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
 }
 """The keys that hold a mapping of their own."""
 KEYS: Final = (
-    *("method", "parameters", "command", "controller", "early_terminate"),
-    *SECTIONS,
-    "webhooks",
-    *Simple.model_fields,
-)
+    "method", "parameters", "metrics", "scheduler", "early_terminate", "command", "controller",
+    *SECTIONS, "webhooks", *Simple.model_fields,
+)  # fmt: skip
 
 
 @dataclass
@@ -75,6 +72,7 @@ class Draft:
     method: str | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
     metric: Metric | None = None
+    metrics: tuple[Metric, ...] = ()
     program: str | None = None
     command: tuple[str, ...] | None = None
     name: str | None = None
@@ -90,6 +88,8 @@ class Draft:
     checkpoint: Checkpoint | None = None
     search: SearchOptions | None = None
     webhooks: tuple[Webhook, ...] | None = None
+    engine: str | None = None
+    """Of W&B's scheduler."""
     warnings: list[str] = field(default_factory=list)
     written: Mapping[str, object] = field(default_factory=dict)
     """The parameters as they were written, faulty ones too."""
@@ -104,23 +104,28 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
         if key not in KEYS:
             _refuse_key(key, raw[key], log)
             draft.misspelt.add(did_you_mean(key, KEYS) or key)
+    if "scheduler" in raw:
+        draft.engine, draft.search = read_scheduler(raw["scheduler"], log)
     if "method" not in draft.misspelt:
-        draft.method = _read_method(raw, log)
+        draft.method = _read_method(raw, draft, log)
     if "parameters" in raw:
         draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
         draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
     elif "parameters" not in draft.misspelt:
         log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
     for name, model in SECTIONS.items():
-        if name in raw:
+        if name in raw and not (name == "search" and _search_stands_twice(draft, log)):
             setattr(draft, name, read_model(model, raw[name], (name,), log))
-    if "early_terminate" in raw:
-        draft.early_terminate = _read_early_terminate(raw["early_terminate"], log)
+    readers: dict[str, Callable[[object, FaultLog], object]] = {
+        "metrics": _read_metrics,
+        "early_terminate": _read_early_terminate,
+        "command": _read_command,
+        "webhooks": read_webhooks,
+    }
+    for name, read in readers.items():
+        if name in raw:
+            setattr(draft, name, read(raw[name], log))
     _read_simple(raw, draft, log)
-    if "command" in raw:
-        draft.command = _read_command(raw["command"], log)
-    if "webhooks" in raw:
-        draft.webhooks = read_webhooks(raw["webhooks"], log)
     if "controller" in raw:
         _check_controller(raw["controller"], log)
     draft.warnings += [warning for key, warning in _IGNORED.items() if raw.get(key) is not None]
@@ -147,13 +152,45 @@ def _refuse_key(key: str, value: object, log: FaultLog) -> None:
     log.add((key,), "is not a key of a sweep config", key, cure, at_key=True)
 
 
-def _read_method(raw: Mapping[str, object], log: FaultLog) -> str | None:
+def _search_stands_twice(draft: Draft, log: FaultLog) -> bool:
+    if draft.search is None:
+        return False
+    rule, cure = "the sampler is named by scheduler.optimizer already", "Remove one of the two."
+    log.add(("search",), rule, draft.search.sampler, cure, at_key=True)
+    return True
+
+
+def _read_metrics(raw: object, log: FaultLog) -> tuple[Metric, ...]:
+    path = ("metrics",)
+    if not isinstance(raw, list) or len(raw) < 2:
+        cure = "Write a list such as [{name: loss}, {name: size}]; a single one is metric: {name: loss}."
+        log.add(path, "must be a list of at least two metrics", raw, cure)
+        return ()
+    metrics = [read_model(Metric, entry, (*path, place), log) for place, entry in enumerate(raw)]
+    names: set[str] = set()
+    for place, metric in enumerate(metrics):
+        if metric is None:
+            continue
+        if metric.name in names:
+            rule = "must be of different names"
+            log.add((*path, place, "name"), rule, metric.name, "Name another metric, or remove this one.")
+        if metric.target is not None:
+            rule = "is for a single metric: with several goals there is no one value to reach"
+            log.add((*path, place, "target"), rule, metric.target, "Remove it; run_cap: N ends the sweep.", at_key=True)
+        names.add(metric.name)
+    return tuple(metric for metric in metrics if metric is not None) if None not in metrics else ()
+
+
+def _read_method(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> str | None:
     method = raw.get("method", MISSING)
     if method is MISSING:
         log.add(("method",), "is required", MISSING, "Add method: grid, random or bayes.")
     elif method == "custom":
-        rule = "custom controllers and scheduler engines are not available in this version"
-        log.add(("method",), rule, method, f"{_WORKING_METHODS}.")
+        if draft.engine == "optuna":
+            return "bayes"  # W&B calls it so where an engine other than its own searches
+        if not log.touches(("scheduler",)):
+            rule = "method custom needs scheduler: {engine: optuna}"
+            log.add(("method",), rule, method, f"{_WORKING_METHODS}, or add the scheduler.")
     elif method not in METHODS:
         cure = suggest(method, METHODS, f"{_WORKING_METHODS}.")
         log.add(("method",), "must be grid, random or bayes", method, cure)

@@ -14,17 +14,33 @@ __all__ = ["GridSearch", "PastRun", "RandomSearch", "Search", "SearchError", "cr
 def create_search(config: SweepConfig) -> Search:
     """The search of a sweep.
 
-    Optuna and NumPy are loaded for bayes only; agents of the other methods stay light.
+    Optuna and NumPy are loaded only where they are needed; agents of the other methods stay light.
 
     Raises:
         SearchError: The config asks for what the search cannot do; configs from `load_sweep` never do.
     """
+    search = _search_of(config)
+    if config.priors and search.needs_runs:
+        from resweep_scheduler.search.priors import PriorSearch
+
+        return PriorSearch(search, config.priors)
+    return search
+
+
+def _search_of(config: SweepConfig) -> Search:
     match config.method:
         case "grid":
             return GridSearch(config.parameters)
         case "random":
             return RandomSearch(config.parameters, config.seed)
-        case "bayes":
-            from resweep_scheduler.search.bayes import BayesSearch
+    if config.search is None and not config.metrics:
+        from resweep_scheduler.search.bayes import BayesSearch
 
-            return BayesSearch(config)
+        return BayesSearch(config)
+    if config.search is not None and config.search.sampler == "brute_force":
+        from resweep_scheduler.search.brute_force import BruteForceSearch
+
+        return BruteForceSearch(config)
+    from resweep_scheduler.search.optuna import OptunaSearch
+
+    return OptunaSearch(config)

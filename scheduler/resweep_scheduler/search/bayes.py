@@ -1,50 +1,69 @@
-"""Bayesian search: Optuna's TPE over a study that is rebuilt from the run records at every ask.
-
-Numeric parameters are searched in the coordinate u of their cumulative distribution, so every distribution of the
-config is a prior, and quantised values stay on their lattice; categories are searched by index, so values need no
-order and may be of any type. The study lives in memory only; nothing of Optuna's is stored.
-"""
+"""Bayesian search: the default of ``method: bayes``."""
 
 from __future__ import annotations
 
 import logging
-import threading
+import marshal
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import TPESampler
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
-from resweep_scheduler.config.equality import category_key
 from resweep_scheduler.config.metric import Metric
-from resweep_scheduler.config.parameters import Categorical, CategoricalWithProbabilities, Constant
 from resweep_scheduler.config.sweep import SweepConfig
 from resweep_scheduler.search.base import PastRun, Search, SearchError, check_request
-from resweep_scheduler.search.impute import TERMINAL_STATES, Outcomes
-from resweep_scheduler.search.random import RandomSearch
-from resweep_scheduler.search.space import Dimension, dimensions_of, is_stepped, nest, pick, position_of, value_at
+from resweep_scheduler.search.distinct import PointKey, key_of, new_point
+from resweep_scheduler.search.encoding import Codec, Coordinate, Latent
+from resweep_scheduler.search.impute import Goals, Outcomes
+from resweep_scheduler.search.sobol import sobol_point
+from resweep_scheduler.search.space import dimensions_of, nest
+
+if TYPE_CHECKING:
+    from resweep_scheduler.search.gp.axes import Floats
+    from resweep_scheduler.search.gp.engine import GaussianProcess
+    from resweep_scheduler.search.gp.rows import Rows
+    from resweep_scheduler.search.optuna import LatentSearch
 
 _log = logging.getLogger(__name__)
 
-_STARTUP_RUNS: Final = 10
-_DRAWS: Final = 4
-_RANDOM_DRAWS: Final = 16
-# u = 0 and u = 1 are infinity for normal distributions; further out than this are single draws in a million.
-_MARGIN: Final = 1e-6
+MOST_DIMENSIONS: Final = 100
+"""With more dimensions, the Gaussian process gives way to TPE."""
+_MOST_OPEN: Final = 256  # open runs that the model takes into account, the latest ones
+_SMALL_SPACE: Final = 1000  # points that are all looked at for each proposal
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A point of the space, with its key where it may come twice, and as a row of the model."""
+
+    key: PointKey | None
+    row: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A run that fits the space; `value`: what it counts as, None while it is open."""
+
+    point: _Encoded
+    value: float | None
+    stopped: bool = False
 
 
 class BayesSearch(Search):
-    """Proposes points that promise a better metric.
+    """Proposes points that promise a better metric, from few finished runs or many, for one agent or a hundred.
 
-    The first points (until 10 runs count, or `n_startup_trials`) are those of random search with the same seed. Open
-    runs, preempted ones too, are running trials, so that parallel agents spread. Failed, crashed and killed runs count
-    as `metric.impute` says. Where all parameters take steps, a point that was proposed before is drawn again, up to a
-    limit.
+    1. Until enough runs count (4, and one more for every 4 dimensions, at most 10): first the centre, which is the
+       median of every number and the most probable categories, for ranges are mostly laid around a guess; then Sobol
+       points of the sweep's seed, drawn through the distributions. With 64 agents the first 64 points are these.
+    2. Then a Gaussian process (package `gp`): the point with the best expected improvement, where open runs count as
+       what the model believes of them, so that agents spread. It learns from 300 runs at most, which bounds its time.
+    3. With more than 100 dimensions, TPE (Optuna's, multivariate) in its place, for the time that it takes. Up to there
+       the process was better at any number of runs, and with choices, too; so the number of runs changes nothing.
+
+    A point whose parameters all take steps is not proposed again while there are others; up to 1,000 points, every one
+    that is left is looked at. Open runs, preempted ones too, are open and nothing else. Failed, crashed and killed runs
+    count as `metric.impute` says. A run that early termination stopped counts as the value it had, but never as better
+    than the best finished run: it was no better by its own last step, and nobody saw it to the end.
 
     Raises:
         SearchError: The config has no metric, or nothing that can be searched.
@@ -56,152 +75,149 @@ class BayesSearch(Search):
     def __init__(self, config: SweepConfig) -> None:
         if config.metric is None:
             raise SearchError("method bayes needs a metric (got none). Add metric: {name: loss, goal: minimize}.")
-        self._metric: Metric = config.metric
+        self._codec = Codec(dimensions_of(config.parameters))
+        if not self._codec.coordinates:
+            raise SearchError("method bayes needs a parameter that is not a constant (got constants only). Add one.")
         self._parameters = config.parameters
         self._seed = config.seed
-        self._random = RandomSearch(config.parameters, config.seed)
-        self._constants: dict[tuple[str, ...], object] = {}
-        self._coordinates: list[_Coordinate] = []
-        for dimension in dimensions_of(config.parameters):
-            if isinstance(dimension.parameter, Constant):
-                self._constants[dimension.path] = dimension.parameter.value
-            else:
-                self._coordinates.append(_Coordinate(dimension))
-        if not self._coordinates:
-            raise SearchError("method bayes needs a parameter that is not a constant (got constants only). Add one.")
-        self._distributions = {one.name: one.distribution for one in self._coordinates}
-        self._all_stepped = all(is_stepped(one.parameter) for one in self._coordinates)
-        options: dict[str, Any] = dict(config.search.options) if config.search else {}
-        self._startup_runs = max(1, options.pop("n_startup_trials", _STARTUP_RUNS))
-        # Optuna's own random start would know neither our probabilities nor our draws, so it is never reached.
-        self._options = {"multivariate": True, "constant_liar": True, **options, "n_startup_trials": 0}
+        self._metric: Metric = config.metric
+        self.startup_runs = min(10, 4 + len(self._codec.coordinates) // 4)
+        self._model: _Model | None = None
+        self._tpe: LatentSearch | None = None
+        self._encoded: dict[bytes, _Encoded | None] = {}
 
     def suggest(self, *, first_index: int, count: int, runs: Sequence[PastRun] = ()) -> list[dict[str, object]]:
         check_request(first_index, count)
+        if not count:
+            return []
         # Runs from first_index on are proposals that are being made again: they must not change them.
         past = sorted((run for run in runs if run.index < first_index), key=lambda run: run.index)
-        trials = self._trials(past)
-        learns = sum(trial.state is TrialState.COMPLETE for trial in trials) >= self._startup_runs
-        study = self._study(trials) if learns else None
-        known = {category_key(run.params) for run in past} if self._all_stepped else set()
+        outcomes = Outcomes(self._metric, past)
+        known = self._read(past, outcomes)
+        if len(self._codec.coordinates) > MOST_DIMENSIONS and self._enough(known):
+            latents = self._by_tpe().suggest(first_index=first_index, count=count, runs=past)
+            return [self._params(latent) for latent in latents]
+        # What the points of this question count as for those after them.
+        proposed = outcomes.value(PastRun(first_index, {}, "pending", None))
+        return self._suggest(first_index, count, known, proposed)
+
+    def _suggest(
+        self, first_index: int, count: int, known: list[_Known], proposed: float | None
+    ) -> list[dict[str, object]]:
+        keys = {one.point.key for one in known if one.point.key is not None}
         points: list[dict[str, object]] = []
         for index in range(first_index, first_index + count):
-            point = self._new_point(study, index, known)
-            if self._all_stepped:
-                known.add(category_key(point))
-            if study is not None and (running := self._trial(point, None)) is not None:
-                study.add_trial(running)
-            points.append(point)
+            latent = new_point(self._codec, self._candidates(known, index), keys, seed=self._seed, index=index)
+            points.append(self._params(latent))
+            # Read back as it will be from its record, to the last bit: asked one by one, the answers are the same.
+            if (encoded := self._encode(points[-1])) is not None:
+                known.append(_Known(encoded, proposed))
+                if encoded.key is not None:
+                    keys.add(encoded.key)
         return points
 
-    def _new_point(self, study: optuna.Study | None, index: int, known: set[str]) -> dict[str, object]:
-        """The first candidate for an index that is not known; the first of all if there is none."""
-        candidates = self._candidates(study, index)
-        first = next(candidates)
-        if not self._all_stepped or category_key(first) not in known:
-            return first
-        return next((point for point in candidates if category_key(point) not in known), first)
+    def _params(self, latent: Latent) -> dict[str, object]:
+        return nest(self._parameters, self._codec.decode(latent))
 
-    def _candidates(self, study: optuna.Study | None, index: int) -> Iterator[dict[str, object]]:
-        if study is not None:
-            for draw in range(_DRAWS):
-                yield self._ask(study, index, draw)
-        for redraw in range(_RANDOM_DRAWS):
-            yield self._random.point(index, redraw=redraw)
+    def _candidates(self, known: Sequence[_Known], index: int) -> Iterator[Latent]:
+        if not self._enough(known):
+            yield self._start(index)
+            return
+        sign = 1.0 if self._metric.goal == "minimize" else -1.0
+        yield from self._by_model().candidates(known, sign, zlib.crc32(f"{self._seed}:{index}".encode()))
 
-    def _ask(self, study: optuna.Study, index: int, draw: int) -> dict[str, object]:
-        # A sampler rebuilt with one fixed seed proposes the first point for ever; the index makes the difference.
-        seed = zlib.crc32(f"{self._seed}:{index}:{draw}".encode())
-        study.sampler = TPESampler(seed=seed, **self._options)
-        trial = study.ask(self._distributions)
-        params = dict(trial.params)
-        # The asked trial is withdrawn (TPE does not see failed ones); a point that is taken is added as running.
-        study.tell(trial, state=TrialState.FAIL)
-        values = {one.path: one.value(params[one.name]) for one in self._coordinates}
-        return nest(self._parameters, {**self._constants, **values})
+    def _start(self, index: int) -> Latent:
+        """The point with this index of those that need no results."""
+        coordinates = self._codec.coordinates
+        if index == 0:
+            return {one.name: _centre(one) for one in coordinates}
+        cube = sobol_point(self._seed, index, len(coordinates))
+        return {one.name: one.draw(u) for one, u in zip(coordinates, cube, strict=True)}
 
-    def _study(self, trials: list[FrozenTrial]) -> optuna.Study:
-        with _without_optuna_log():
-            study = optuna.create_study(storage=InMemoryStorage(), direction=self._metric.goal)
-        study.add_trials(trials)
-        return study
+    def _enough(self, known: Sequence[_Known]) -> bool:
+        return sum(one.value is not None for one in known) >= self.startup_runs
 
-    def _trials(self, past: Sequence[PastRun]) -> list[FrozenTrial]:
-        outcomes = Outcomes(self._metric, past)
-        trials: list[FrozenTrial] = []
+    def _read(self, past: Sequence[PastRun], outcomes: Outcomes) -> list[_Known]:
+        known = []
         for run in past:
-            value = outcomes.value(run)
-            if value is None and run.state in TERMINAL_STATES:
-                continue
-            if (trial := self._trial(run.params, value)) is None:
+            encoded = self._encode(run.params)
+            if encoded is None:
                 _log.warning("run %d is left out of the search: its parameters do not fit the config", run.index)
             else:
-                trials.append(trial)
-        return trials
+                known.append(_Known(encoded, outcomes.value(run), run.stopped))
+        return known
 
-    def _trial(self, params: Mapping[str, object], value: float | None) -> FrozenTrial | None:
-        """A complete trial with a value, or a running one without; None if the parameters are not of this space."""
-        latent: dict[str, Any] = {}
-        for one in self._coordinates:
-            try:
-                position = one.position(pick(params, one.path))
-            except KeyError:
-                position = None
-            if position is None:
-                return None
-            latent[one.name] = position
-        state = TrialState.RUNNING if value is None else TrialState.COMPLETE
-        return create_trial(state=state, value=value, params=latent, distributions=self._distributions)
+    def _encode(self, params: dict[str, Any]) -> _Encoded | None:
+        # Encoding thousands of runs takes most of the time, and the same runs come with every question.
+        text = marshal.dumps(params, 2)
+        if text not in self._encoded:
+            latent = self._codec.encode(params)
+            self._encoded[text] = (
+                None if latent is None else _Encoded(key_of(self._codec, latent), self._by_model().rows.row(latent))
+            )
+        return self._encoded[text]
 
+    def _by_model(self) -> _Model:
+        if self._model is None:
+            self._model = _Model(self._codec)
+        return self._model
 
-class _Coordinate:
-    """One dimension as Optuna sees it: an index of a category, or the u of a number."""
+    def _by_tpe(self) -> LatentSearch:
+        if self._tpe is None:
+            from resweep_scheduler.config.sections import SearchOptions
+            from resweep_scheduler.search.optuna import LatentSearch
 
-    def __init__(self, dimension: Dimension) -> None:
-        self.name = dimension.name
-        self.path = dimension.path
-        self.parameter = dimension.parameter
-        self._choices: tuple[object, ...] = ()
-        self.distribution: BaseDistribution = FloatDistribution(_MARGIN, 1 - _MARGIN)
-        if isinstance(self.parameter, Categorical | CategoricalWithProbabilities):
-            self._choices = self.parameter.values
-            self.distribution = CategoricalDistribution(_possible_indices(self.parameter))
-        self._indices = {category_key(value): index for index, value in reversed(list(enumerate(self._choices)))}
-
-    def value(self, latent: Any) -> object:
-        """The value of the parameter at a coordinate."""
-        return self._choices[latent] if self._choices else value_at(self.parameter, latent)
-
-    def position(self, value: object) -> float | int | None:
-        """The coordinate of a value; None if the parameter cannot have it."""
-        if self._choices:
-            index = self._indices.get(category_key(value))
-            possible = isinstance(self.distribution, CategoricalDistribution) and index in self.distribution.choices
-            return index if possible else None
-        u = position_of(self.parameter, value)
-        return None if u is None else min(max(u, _MARGIN), 1 - _MARGIN)
+            options = SearchOptions(sampler="tpe", options={"n_startup_trials": 1})
+            self._tpe = LatentSearch(self._codec, Goals((self._metric,)), options, self._seed)
+        return self._tpe
 
 
-def _possible_indices(parameter: Categorical | CategoricalWithProbabilities) -> list[int]:
-    """The indices of values that differ and can occur."""
-    first: dict[str, int] = {}
-    for index, value in enumerate(parameter.values):
-        if isinstance(parameter, Categorical) or parameter.probabilities[index] > 0:
-            first.setdefault(category_key(value), index)
-    return list(first.values())
+def _centre(coordinate: Coordinate) -> float | int:
+    """The median of a number, the most probable category; of several, the first."""
+    if not coordinate.choices:
+        return coordinate.draw(0.5)
+    return max(zip(coordinate.choices, coordinate.weights, strict=True), key=lambda one: one[1])[0]
 
 
-@contextmanager
-def _without_optuna_log() -> Iterator[None]:
-    """Keep Optuna's messages of this thread out of the log, and leave its settings and other threads alone."""
-    thread = threading.get_ident()
+class _Model:
+    """The Gaussian process over latent points. NumPy is loaded here, and not by who only asks for other searches."""
 
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
+    def __init__(self, codec: Codec) -> None:
+        from resweep_scheduler.search.gp.engine import GaussianProcess
+        from resweep_scheduler.search.gp.rows import Rows
 
-    logger = logging.getLogger("optuna.storages._in_memory")
-    logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_of_others)
+        self._codec = codec
+        self.rows: Rows = Rows(codec)
+        self._process: GaussianProcess = GaussianProcess(self.rows.axes)
+        self._all: list[Latent] = []
+        if codec.size is not None and codec.size <= _SMALL_SPACE:
+            self._all = [codec.at(place) for place in range(codec.size)]
+
+    def candidates(self, known: Sequence[_Known], sign: float, seed: int) -> Iterator[Latent]:
+        """Points for the next run, best first; `sign` times a value is to be minimised."""
+        closed = [one for one in known if one.value is not None]
+        values = self._values(closed, sign)
+        chosen = self._process.chosen(values)
+        points, values = self._table([closed[place] for place in chosen]), values[chosen]
+        pending = self._table([one for one in known if one.value is None][-_MOST_OPEN:])
+        if self._all:
+            order = self._process.rank(points, values, pending, self.rows.rows(self._all))
+            yield from (self._all[place] for place in order.tolist())
+        else:
+            yield from (self.rows.latent(row) for row in self._process.propose(points, values, pending, seed))
+
+    def _table(self, known: Sequence[_Known]) -> Floats:
+        import numpy as np
+
+        rows = [one.point.row for one in known]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), self.rows.axes.count)
+
+    def _values(self, closed: Sequence[_Known], sign: float) -> Floats:
+        """What the runs count as; those that were stopped never better than the best of the others."""
+        import numpy as np
+
+        values = np.array([sign * one.value for one in closed if one.value is not None])
+        stopped = np.array([one.stopped for one in closed])
+        if stopped.any() and not stopped.all():
+            values[stopped] = np.maximum(values[stopped], values[~stopped].min())
+        return values

@@ -42,6 +42,17 @@ def decode_checkpoint(text: str | None) -> Checkpoint | None:
     )
 
 
+def decode_metrics(text: str | None) -> tuple[tuple[str, str], ...]:
+    """Name and goal of each of several metrics."""
+    return tuple((metric["name"], metric["goal"]) for metric in json.loads(text)) if text else ()
+
+
+def decode_values(text: str | None) -> tuple[float | None, ...]:
+    """The last values of the sweep's metrics, as ``log`` stored them."""
+    latest = json.loads(text) if text else []
+    return tuple(float(found[0]) if found else None for found in latest)
+
+
 def _int(text: str | None) -> int | None:
     return int(text) if text else None
 
@@ -80,6 +91,7 @@ class Reads(StoreBase):
             queue=tuple(queue),
             metric_name=fields.get("metric_name") or None,
             metric_goal=fields.get("metric_goal") or None,
+            metrics=decode_metrics(fields.get("metrics")),
         )
 
     def sweep_state(self, sweep_id: str) -> SweepState:
@@ -101,9 +113,7 @@ class Reads(StoreBase):
         fields = ["metric_name", "metric_goal", "metrics", "stopping"]
         name, goal, several, stopping = self._try(lambda: self.client.hmget(key, fields))
         metrics: tuple[tuple[str, str], ...] = ((str(name), str(goal or "minimize")),) if name else ()
-        if several:
-            metrics = tuple((metric["name"], metric["goal"]) for metric in json.loads(several))
-        return Objective(metrics, bool(stopping))
+        return Objective(decode_metrics(str(several or "")) or metrics, bool(stopping))
 
     def run(self, run_id: str) -> Run:
         """One run.
@@ -298,7 +308,7 @@ def decode_point(text: str) -> CurvePoint:
 
 def _decode_search_record(index: int, params: dict[str, Any], fields: Sequence[str | None]) -> SearchRecord:
     state, metric, values, pruned = fields
-    latest = tuple(float(found[0]) if found else None for found in json.loads(values)) if values else ()
+    latest = decode_values(values)
     return SearchRecord(
         index=index,
         params=params,
@@ -327,6 +337,7 @@ def _decode_run(run_id: str, part: Sequence[Any], params_text: str | None) -> Ru
         step=_int(fields.get("step")),
         metric=float(metric) if metric else None,
         stopped=fields.get("pruned") == "1",
+        values=decode_values(fields.get("values")),
         exit_code=_int(fields.get("exit_code")),
         signal=_int(fields.get("signal")),
         reason=fields.get("reason", ""),

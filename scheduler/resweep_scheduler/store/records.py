@@ -235,6 +235,7 @@ class SweepSettings:
     metric_name: str | None = None
     metric_goal: str | None = None  # "minimize" or "maximize"
     metric_target: float | None = None
+    metrics: tuple[tuple[str, str], ...] = ()  # name and goal of each, when there are several
     retry_failed: int = 0
     retry_crashed: int = 0
     max_attempts_without_progress: int = 3
@@ -349,6 +350,7 @@ class Run:
     step: int | None  # largest logged step
     metric: float | None  # best finite value of the sweep's metric
     stopped: bool  # early termination ended it, or is about to
+    values: tuple[float | None, ...]  # last finite value of each of the sweep's metrics; empty before the first
     exit_code: int | None
     signal: int | None  # the signal that ended the child
     reason: str  # why it ended or waits
@@ -384,6 +386,7 @@ class Sweep:
     queue: tuple[str, ...]  # run ids on the run queue, next one first
     metric_name: str | None
     metric_goal: str | None
+    metrics: tuple[tuple[str, str], ...] = ()  # name and goal of each, when there are several
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ def encode_offer(offer: Offer | None) -> dict[str, Any] | None:
     }
 
 
+def _encode_metrics(metrics: Sequence[tuple[str, str]]) -> str:
+    return json.dumps([{"name": name, "goal": goal} for name, goal in metrics]) if metrics else ""
+
+
 class SweepTransitions(StoreBase):
     """The transitions of sweeps."""
 
@@ -68,6 +72,7 @@ class SweepTransitions(StoreBase):
             "metric_name": settings.metric_name or "",
             "metric_goal": settings.metric_goal or "",
             "metric_target": "" if settings.metric_target is None else repr(float(settings.metric_target)),
+            "metrics": _encode_metrics(settings.metrics),
             "retry_failed": str(settings.retry_failed),
             "retry_crashed": str(settings.retry_crashed),
             "max_fruitless": str(settings.max_attempts_without_progress),

@@ -1,0 +1,80 @@
+"""What the keys that choose and direct the search must be together: metric, metrics, scheduler, search."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final
+
+from resweep_scheduler.config.faults import FaultLog
+from resweep_scheduler.config.parameters import (
+    Categorical,
+    CategoricalWithProbabilities,
+    Choices,
+    Constant,
+    flatten,
+    leaves_of,
+)
+from resweep_scheduler.config.samplers import SAMPLERS
+from resweep_scheduler.config.sections import SearchOptions
+from resweep_scheduler.config.toplevel import Draft
+
+_WITHOUT_ORDER: Final = (Constant, Categorical, CategoricalWithProbabilities, Choices)
+
+
+def check_goals(draft: Draft, log: FaultLog) -> None:
+    """Check `metric` and `metrics` against each other and against what can use several goals."""
+    if not draft.metrics:
+        return
+    names = [metric.name for metric in draft.metrics]
+    if draft.metric is not None:
+        rule, cure = "metric and metrics exclude each other", "Remove one of them."
+        log.add(("metrics",), rule, names, cure, at_key=True)
+    elif draft.early_terminate is not None:
+        rule, cure = "early_terminate compares runs by one metric", "Remove it, or use metric: {name: loss}."
+        log.add(("early_terminate",), rule, names, cure, at_key=True)
+
+
+def check_search(draft: Draft, log: FaultLog) -> None:
+    """Check the sampler against method, goals and parameters, and choose it where `scheduler` says so."""
+    if draft.method in ("grid", "random"):
+        if draft.engine == "optuna":
+            rule = "the engine optuna needs method custom or bayes"
+            log.add(("scheduler",), rule, draft.method, "Remove scheduler, or use method: bayes.", at_key=True)
+        elif draft.search is not None:
+            cure = "Remove search, or use method: bayes."
+            log.add(("search",), "search needs method bayes", draft.method, cure, at_key=True)
+        return
+    if draft.engine == "optuna" and draft.search is None and not log.touches(("scheduler",)):
+        draft.search = SearchOptions()
+    if draft.search is None:
+        return
+    known = SAMPLERS[draft.search.sampler]
+    where = ("search", "sampler") if draft.engine is None else ("scheduler", "optimizer")
+    if draft.metrics and not known.several_goals:
+        rule = f"{draft.search.sampler} has one goal only"
+        log.add(where, rule, draft.search.sampler, "Use tpe, nsga2 or nsga3 with metrics.")
+    if not log.touches(("parameters",)):
+        _check_space(draft, draft.search.sampler, where, log)
+    _warn_of_packages(draft, draft.search.sampler, known.packages)
+
+
+def _check_space(draft: Draft, sampler: str, where: tuple[str, ...], log: FaultLog) -> None:
+    if sampler == "cmaes":
+        always = flatten(draft.parameters)  # what choices bring stays inside them
+        if sum(not isinstance(parameter, _WITHOUT_ORDER) for parameter in always.values()) < 2:
+            rule = "cmaes needs at least two parameters that are numbers and always exist"
+            log.add(where, rule, sorted(map(".".join, always)), "Use tpe.")
+    elif sampler == "brute_force":
+        for leaf in leaves_of(draft.parameters):
+            if not (leaf.parameter.countable or isinstance(leaf.parameter, CategoricalWithProbabilities)):
+                rule = f"brute_force needs parameters that can be counted, and {'.'.join(leaf.path)} cannot"
+                cure = "Use values: […], int_uniform, q_uniform, or another sampler."
+                log.add(where, rule, leaf.parameter.distribution, cure)
+
+
+def _warn_of_packages(draft: Draft, sampler: str, packages: tuple[str, ...]) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        draft.warnings.append(
+            f"sampler {sampler} needs {' and '.join(missing)}, not installed here: "
+            f"`pip install {' '.join(missing)}` wherever agents or the search service run"
+        )
