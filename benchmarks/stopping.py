@@ -2,8 +2,7 @@
 
 Latency: an agent executes runs one after the other; each logs a value that is worse than what runs before had, and
 takes the time just before `run.log()` and when SIGTERM comes. The baseline is what the agent would do without being
-poked: the same stop is written into the run's record, and found with the next heartbeat (every 10 s by default). The
-SDK sends rows twice a second, which is most of our own latency.
+poked: the same stop is written into the run's record, and found with the next heartbeat (every 10 s by default).
 
 Cost: the server's time for one log call with one row, in a sweep without a rule and in sweeps with hyperband and median
 whose levels hold 100 and 10,000 runs; and CPU of the SDK's sending thread for a row. The training thread does the same
@@ -168,9 +167,7 @@ def measure(quick: bool) -> Report:
                 f"{with_curve.median - without.median:+.2f} µs",
             )
         )  # fmt: skip
-    report.remarks.append(
-        "the SDK looks for rows to send every 500 ms; from the call that sends them on it is a few ms"
-    )
+    report.remarks.append("the time in which the SDK gathers rows before it sends them (at most 500 ms) is part of it")
     return report
 
 

@@ -104,19 +104,19 @@ def test_stop_survives_the_agent_that_should_act(server: Server, tmp_path: Path)
         "metric": {"name": "loss", "goal": "minimize"},
         "early_terminate": {"type": "hyperband", "min_iter": 2},
         "parameters": {"a": {"values": [0.1, 0.9]}, "then": {"value": "nothing"}},
-        "lease": {"duration": 6, "heartbeat": 1},
+        "lease": {"duration": 15, "heartbeat": 2},
     }
     with small_sweep(server, tmp_path / "w", script, **config) as sweep:
         agents = {name: sweep.agents.start(name, "--preemptible") for name in ("a", "b")}
         sweep.wait_for("begun-0.1")
         sweep.wait_for("begun-0.9")
         sweep.open("go-0.1")
-        wait_until(lambda: sweep.states()[0] == "finished", description="the end of the good run")
+        wait_until(lambda: sweep.states()[0] == "finished", timeout=60, description="the end of the good run")
         weak = sweep.runs()[1]
         holder = agents.pop(weak.agent or "")
         holder.send(signal.SIGSTOP)
         sweep.open("go-0.9")
-        wait_until(lambda: sweep.store.run(weak.run_id).stop, description="the decision")
+        wait_until(lambda: sweep.store.run(weak.run_id).stop, timeout=60, description="the decision")
         holder.kill()
         (other,) = agents.values()
         assert other.wait() == ExitCode.OK

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.checks import check_promises
 from support.model import Model
 from support.stores import (
@@ -34,6 +34,7 @@ from resweep_scheduler.store import (
     ClaimRequest,
     ClaimToken,
     EndRequest,
+    Hold,
     IllegalTransitionError,
     RunState,
     SweepCommand,
@@ -270,7 +271,47 @@ class StoreMachine(RuleBasedStateMachine):
             assert int(sweep.get(f"n:{state}", 0)) == number
 
 
-class MedianMachine(StoreMachine):
+class StoppingMachine(StoreMachine):
+    """Agents have runs from the beginning, and log more often, so that runs are stopped early."""
+
+    @initialize()
+    def begin(self) -> None:
+        for name in NAMES:
+            self.claim(name=name, number=2, shift=0)
+
+    @precondition(lambda self: self.tokens)
+    @rule(choice=some, rows=st.lists(st.tuples(st.integers(0, 3), values), min_size=1, max_size=4))
+    def log_rows(self, choice: int, rows: list[tuple[int, float | None]]) -> None:
+        for step, value in rows:
+            self.log(choice=self._owner(choice), new=1, step=step, value=value, final=False)
+
+    def _owner(self, choice: int) -> int:
+        """The choice that makes `_token` find somebody who owns a run, if there is one."""
+        owners = [
+            place for place, (_, token, _) in enumerate(self.tokens[:-9:-1]) if self.model.hold(token) is Hold.OWNER
+        ]
+        return owners[choice % len(owners)] if owners else choice
+
+    @precondition(lambda self: self.tokens)
+    @rule(choice=some, rows=st.lists(st.tuples(st.integers(0, 3), values), min_size=1, max_size=4))
+    def log_rows_and_finish(self, choice: int, rows: list[tuple[int, float | None]]) -> None:
+        """Of one run, so that others can be compared with it."""
+        token = self._token(self._owner(choice))[1]
+        self.log_rows(choice=choice, rows=rows)
+        self._end(EndRequest(token, 0))
+
+    @precondition(lambda self: any(run.pruned for run in self.model.runs.values()))
+    @rule(name=names)
+    def kill_and_retry_what_was_stopped(self, name: str) -> None:
+        """An agent ends the run, a person wants it to go on, and somebody takes it."""
+        run = next(run for run in self.model.runs.values() if run.pruned)
+        if run.state is not RunState.KILLED:
+            self._end(EndRequest(ClaimToken(run.run_id, run.attempt, run.nonce), None, killed=True))
+        self.retry(index=int(run.run_id.removeprefix("run")))
+        self.claim(name=name, number=0, shift=0)
+
+
+class MedianMachine(StoppingMachine):
     """The same with another rule of early termination."""
 
     stopping = MEDIAN
@@ -285,5 +326,7 @@ MACHINE_SETTINGS = settings(
 )
 TestStoreModel = StoreMachine.TestCase
 TestStoreModel.settings = MACHINE_SETTINGS
-TestStoreModelWithMedian = MedianMachine.TestCase
-TestStoreModelWithMedian.settings = MACHINE_SETTINGS
+TestStopping = StoppingMachine.TestCase
+TestStopping.settings = settings(MACHINE_SETTINGS, max_examples=1000 if THOROUGH else 30)
+TestStoppingByMedian = MedianMachine.TestCase
+TestStoppingByMedian.settings = TestStopping.settings

@@ -48,6 +48,7 @@ PROBES: tuple[tuple[str, ...], ...] = (
     ("PEXPIRE", "{key}:l", "60000"),
     ("LRANGE", "{key}:l", "0", "-1"),
     ("LLEN", "{key}:l"),
+    ("LINDEX", "{key}:l", "0"),
     ("LREM", "{key}:l", "1", "3"),
     ("LTRIM", "{key}:l", "0", "9"),
     ("LPOP", "{key}:l"),
