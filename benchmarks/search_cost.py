@@ -131,12 +131,12 @@ def measure(quick: bool) -> Report:
             ours, theirs = Ours(width, size), Theirs(width, size)
             # The first question of all loads modules; the first of a sweep reads all runs. Opening counts both.
             cpu_of(ours), cpu_of(theirs)
-            rounds = (3 if quick else 9) if size else 40
+            rounds = (3 if quick else 5) if size else 20
             pairs = [(cpu_of(ours), cpu_of(theirs)) for _ in range(rounds)]
             mine, others = [one for one, _ in pairs], [other for _, other in pairs]
             report.figures.append(
                 Figure(
-                    f"suggestion, {width} parameters, {size:,} runs" if size else f"first 40, {width} parameters",
+                    f"suggestion, {width} parameters, {size:,} runs" if size else f"first 20, {width} parameters",
                     "ms CPU",
                     Spread.of(mine),
                     "Optuna TPE",

@@ -57,8 +57,9 @@ class BayesSearch(Search):
        points of the sweep's seed, drawn through the distributions. With 64 agents the first 64 points are these.
     2. Then a Gaussian process (package `gp`): the point with the best expected improvement, where open runs count as
        what the model believes of them, so that agents spread. It learns from 300 runs at most, which bounds its time.
-    3. With more than 100 dimensions, TPE (Optuna's, multivariate) in its place, for the time that it takes. Up to there
-       the process was better at any number of runs, and with choices, too; so the number of runs changes nothing.
+    3. With more than 100 dimensions, TPE (Optuna's, multivariate) in its place, for the time that it takes; the process
+       was still far better with 60 (docs/search.md). The number of runs changes nothing: its time is bounded, and
+       beyond 100 finished runs the two have not been compared.
 
     A point whose parameters all take steps is not proposed again while there are others; up to 1,000 points, every one
     that is left is looked at. Open runs, preempted ones too, are open and nothing else. Failed, crashed and killed runs
