@@ -281,6 +281,22 @@ def test_with_choices_it_learns_which_one_is_best_and_its_parameters() -> None:
     assert Counter(run.params["optimizer"] for run in runs[25:]).most_common(1)[0][0] == "adam"
 
 
+@pytest.mark.parametrize("seed", [1, 4])
+def test_a_choice_whose_first_runs_were_unlucky_is_not_ruled_out(seed: int) -> None:
+    """`flat` is better nearly everywhere, and the best points of all are `peak`'s; these seeds find none at first."""
+    unit = {"min": 0.0, "max": 1.0}
+    models = {"peak": {"parameters": {"x": unit, "y": unit}}, "flat": {"parameters": {"z": unit}}}
+    search = create_search(sweep({"model": {"choices": models}}, seed=seed))
+    runs: list[PastRun] = []
+    for index in range(60):
+        (point,) = search.suggest(first_index=index, count=1, runs=runs)
+        x, y, z = (float(str(point.get(name, 0))) for name in "xyz")
+        peak = 0.1 + math.hypot(x - 0.8, y - 0.7)
+        loss = peak if point["model"] == "peak" else 0.2 + 0.1 * abs(z - 0.4)
+        runs.append(PastRun(index, point, "finished", loss))
+    assert min(run.value for run in runs if run.value is not None) < 0.15
+
+
 def test_prior_runs_are_data() -> None:
     """With runs from before the sweep, it learns from the first point on."""
     space: dict[str, object] = {"x": {"min": 0.0, "max": 1.0}}

@@ -30,6 +30,9 @@ MOST_DIMENSIONS: Final = 100
 """With more dimensions, the Gaussian process gives way to TPE."""
 _MOST_OPEN: Final = 256  # open runs that the model takes into account, the latest ones
 _SMALL_SPACE: Final = 1000  # points that are all looked at for each proposal
+BRANCH_TURN: Final = 6
+"""Every so many proposals, one is for a branch in turn."""
+_BRANCH_LOOKS: Final = 500  # points of that branch that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class BayesSearch(Search):
     3. With more than 100 dimensions, TPE (Optuna's, multivariate) in its place, for the time that it takes; the process
        was still far better with 60 (docs/search.md). The number of runs changes nothing: its time is bounded, and
        beyond 100 finished runs the two have not been compared.
+
+    Where choices bring parameters of their own, every sixth proposal is for one of them in turn, other than that of the
+    best run: the point that promises most to improve on the best run with that choice. A few unlucky runs would else
+    rule out a choice for good, because elsewhere there is always something left to improve, however little.
 
     A point whose parameters all take steps is not proposed again while there are others; up to 1,000 points, every one
     that is left is looked at. Open runs, preempted ones too, are open and nothing else. Failed, crashed and killed runs
@@ -125,7 +132,9 @@ class BayesSearch(Search):
             yield self._start(index)
             return
         sign = 1.0 if self._metric.goal == "minimize" else -1.0
-        yield from self._by_model().candidates(known, sign, zlib.crc32(f"{self._seed}:{index}".encode()))
+        seed = zlib.crc32(f"{self._seed}:{index}".encode())
+        turn, rest = divmod(index, BRANCH_TURN)
+        yield from self._by_model().candidates(known, sign, seed, turn=turn if rest == BRANCH_TURN - 1 else None)
 
     def _start(self, index: int) -> Latent:
         """The point with this index of those that need no results."""
@@ -194,18 +203,39 @@ class _Model:
         if codec.size is not None and codec.size <= _SMALL_SPACE:
             self._all = [codec.at(place) for place in range(codec.size)]
 
-    def candidates(self, known: Sequence[_Known], sign: float, seed: int) -> Iterator[Latent]:
-        """Points for the next run, best first; `sign` times a value is to be minimised."""
+    def candidates(self, known: Sequence[_Known], sign: float, seed: int, *, turn: int | None) -> Iterator[Latent]:
+        """Points for the next run, best first; `sign` times a value is to be minimised.
+
+        Args:
+            known: The runs so far.
+            sign: 1 or -1.
+            seed: Of this proposal.
+            turn: Number of the branch whose turn it is, if there are branches; None: it is nobody's.
+        """
         closed = [one for one in known if one.value is not None]
         values = self._values(closed, sign)
         chosen = self._process.chosen(values)
         points, values = self._table([closed[place] for place in chosen]), values[chosen]
         pending = self._table([one for one in known if one.value is None][-_MOST_OPEN:])
+        if turn is not None:
+            yield from self._in_turn(turn, points, values, pending, seed)
         if self._all:
             order = self._process.rank(points, values, pending, self.rows.rows(self._all))
             yield from (self._all[place] for place in order.tolist())
         else:
             yield from (self.rows.latent(row) for row in self._process.propose(points, values, pending, seed))
+
+    def _in_turn(self, turn: int, points: Floats, values: Floats, pending: Floats, seed: int) -> Iterator[Latent]:
+        """Points of the branch whose turn it is; none if there are no others than that of the best point."""
+        best = points[[values.argmin()]]
+        others = [branch for branch in self.rows.branches if not self.rows.lie_in(branch, best).any()]
+        if not others:
+            return
+        branch = others[turn % len(others)]
+        looks = self.rows.in_branch(branch, _BRANCH_LOOKS, seed)
+        rivals = self.rows.lie_in(branch, points)
+        order = self._process.rank(points, values, pending, looks, rivals if rivals.any() else None)
+        yield from (self.rows.latent(looks[place]) for place in order.tolist())
 
     def _table(self, known: Sequence[_Known]) -> Floats:
         import numpy as np

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from resweep_scheduler.search.gp.axes import Axes, Floats
+from resweep_scheduler.search.gp.axes import Axes, Floats, Marks
 from resweep_scheduler.search.gp.kernel import JITTER, MEAN_VARIANCE, Hyper, matern
 
 _SQRT2: Final = math.sqrt(2.0)
@@ -49,9 +49,12 @@ class Acquisition:
         known: Points with values.
         values: Their standardised values; less is better.
         pending: Points without values.
+        rivals: Which of the known points are to be improved upon; None for all of them.
     """
 
-    def __init__(self, axes: Axes, hyper: Hyper, *, known: Floats, values: Floats, pending: Floats) -> None:
+    def __init__(
+        self, axes: Axes, hyper: Hyper, *, known: Floats, values: Floats, pending: Floats, rivals: Marks | None = None
+    ) -> None:
         self._axes = axes
         self._hyper = hyper
         self._roots = np.sqrt(hyper.weights)[axes.owners]
@@ -60,18 +63,20 @@ class Acquisition:
         self._inverse = _inverse(covariance, np.full(len(values), hyper.noise))
         self._alpha = self._inverse @ values
         # With noise, the best value may be luck; what the model believes of its point is less so.
-        self._best = float((covariance @ self._alpha).min())
+        believed = covariance @ self._alpha
+        self._best = float((believed if rivals is None else believed[rivals]).min())
         if len(pending):
-            self._believe(axes.embed(pending) * self._roots, values)
+            self._believe(axes.embed(pending) * self._roots, values, rivals)
 
-    def _believe(self, pending: Floats, values: Floats) -> None:
+    def _believe(self, pending: Floats, values: Floats, rivals: Marks | None) -> None:
         believed = self._kernel(pending, self._points)[0] @ self._alpha
         self._points = np.concatenate([self._points, pending])
         # What is believed is believed to be exact: with noise, it would pay to ask for the same point again and again.
         noise = np.concatenate([np.full(len(values), self._hyper.noise), np.full(len(pending), _BELIEF_NOISE)])
         self._inverse = _inverse(self._kernel(self._points, self._points)[0], noise)
         self._alpha = self._inverse @ np.concatenate([values, believed])
-        self._best = min(self._best, float(believed.min()))
+        if rivals is None:
+            self._best = min(self._best, float(believed.min()))
 
     def _kernel(self, some: Floats, others: Floats) -> tuple[Floats, Floats]:
         squares = (some * some).sum(axis=1)[:, None] + (others * others).sum(axis=1) - 2 * some @ others.T

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Marks = npt.NDArray[np.bool_]
 
 _WIDEST_STEP: Final = 12  # alternatives of a category or steps of a number that one look at the neighbours takes
 

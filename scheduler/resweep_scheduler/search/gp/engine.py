@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resweep_scheduler.search.gp.acquisition import Acquisition
-from resweep_scheduler.search.gp.axes import Axes, Floats
+from resweep_scheduler.search.gp.axes import Axes, Floats, Marks
 from resweep_scheduler.search.gp.kernel import Hyper, fit
 from resweep_scheduler.search.gp.minimise import minimise
 from resweep_scheduler.search.gp.values import standardised, training_places
@@ -54,20 +54,29 @@ class GaussianProcess:
         best_first = np.argsort(-refined_scores, kind="stable")
         return np.concatenate([refined[best_first], candidates[order[:_FURTHER]]])
 
-    def rank(self, points: Floats, values: Floats, pending: Floats, candidates: Floats) -> npt.NDArray[np.intp]:
-        """The places of given candidates, the most promising first; the other arguments are those of `propose`."""
-        acquisition = self._acquisition(points, values, pending)
+    def rank(
+        self, points: Floats, values: Floats, pending: Floats, candidates: Floats, rivals: Marks | None = None
+    ) -> npt.NDArray[np.intp]:
+        """The places of given candidates, the most promising first.
+
+        Args:
+            points, values, pending: As for `propose`.
+            candidates: What is ranked.
+            rivals: Which of the points are to be improved upon, at least one; None for all.
+        """
+        acquisition = self._acquisition(points, values, pending, rivals)
         return np.argsort(-acquisition.score(candidates), kind="stable")
 
     def chosen(self, values: Floats) -> npt.NDArray[np.intp]:
         """The places of the values that the model would learn from: whoever has many points may give these only."""
         return training_places(values, TRAINING_LIMIT)
 
-    def _acquisition(self, points: Floats, values: Floats, pending: Floats) -> Acquisition:
+    def _acquisition(self, points: Floats, values: Floats, pending: Floats, rivals: Marks | None = None) -> Acquisition:
         chosen = self.chosen(values)
         known, outcomes = points[chosen], standardised(values[chosen])
         hyper = self._hyper(known, outcomes)
-        return Acquisition(self.axes, hyper, known=known, values=outcomes, pending=pending)
+        rivals = None if rivals is None else rivals[chosen]
+        return Acquisition(self.axes, hyper, known=known, values=outcomes, pending=pending, rivals=rivals)
 
     def _hyper(self, known: Floats, outcomes: Floats) -> Hyper:
         key = known.tobytes() + outcomes.tobytes()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from resweep_scheduler.search.encoding import MARGIN, Codec, Coordinate, Latent
-from resweep_scheduler.search.gp.axes import Axes, Axis, Floats
+from resweep_scheduler.search.gp.axes import Axes, Axis, Floats, Marks
+
+Branch: TypeAlias = tuple[tuple[int, int], ...]
 
 _NOWHERE = 0.5
 """The coordinate of an axis that does not exist at a point; it makes no difference."""
@@ -42,6 +45,20 @@ class Rows:
             else:
                 axes.append(Axis(steps=one.positions, conditions=conditions))
         self.axes = Axes(axes)
+        self.branches: tuple[Branch, ...] = tuple(dict.fromkeys(axis.conditions for axis in axes if axis.conditions))
+        """What must hold, (axis, category) by (axis, category), for the parameters of a choice to exist."""
+
+    def lie_in(self, branch: Branch, points: Floats) -> Marks:
+        """Which of some points lie in a branch."""
+        axes, places = zip(*branch, strict=True)
+        return np.asarray((points[:, axes] == places).all(axis=1))
+
+    def in_branch(self, branch: Branch, count: int, seed: int) -> Floats:
+        """Points at random in a branch; the same seed gives the same ones."""
+        points = self.axes.from_cube(np.random.default_rng(seed).random((count, self.axes.count)))
+        for axis, place in branch:
+            points[:, axis] = place
+        return points
 
     def row(self, latent: Mapping[str, float | int]) -> list[float]:
         """A latent point as a row."""
