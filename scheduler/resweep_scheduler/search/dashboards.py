@@ -47,9 +47,10 @@ from resweep_scheduler.config.parameters import (
     QLogUniform,
     QLogUniformValues,
 )
+from resweep_scheduler.quiet import without_optuna_log
 from resweep_scheduler.search.encoding import MARGIN, Codec, Coordinate
 from resweep_scheduler.search.space import dimensions_of, pick
-from resweep_scheduler.search.study import TrialStorage, without_experimental_warnings, without_optuna_log
+from resweep_scheduler.search.study import TrialStorage, without_experimental_warnings
 from resweep_scheduler.store import Run, RunState, Store
 
 _STATES = {

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from resweep_scheduler.quiet import without_optuna_log
 from resweep_scheduler.search.base import PastRun
 from resweep_scheduler.search.encoding import MARGIN, Codec, Coordinate, Latent, holds
 from resweep_scheduler.search.impute import Goals, Outcome, Verdict
@@ -212,19 +212,3 @@ def without_experimental_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-@contextmanager
-def without_optuna_log() -> Iterator[None]:
-    """Keep Optuna's messages of this thread out of the log, and leave its settings and other threads alone."""
-    thread = threading.get_ident()
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger = logging.getLogger("optuna.storages._in_memory")
-    logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_of_others)
