@@ -162,6 +162,8 @@ def test_workers_that_execute_jobs_in_their_own_process_are_refused(fleet: Fleet
 def test_nobody_listens(fleet: Fleet) -> None:
     done = fleet.desk.resweep("launch", fleet.sweep_id, "--queue", "nobody")
     assert "nobody takes them: start workers with `rq worker nobody`" in done.err
+    done = fleet.desk.resweep("launch", fleet.sweep_id, "--queue", "nobody", "--serializer", "json")
+    assert "start workers with `rq worker -S json nobody`" in done.err
 
 
 def test_a_sweep_that_is_over_gets_no_agents(fleet: Fleet) -> None:

@@ -29,6 +29,7 @@ BEYOND_JSON_SCHEMA = {
     "option of another sampler", "wrong sampler share", "wrong sampler word", "too few parents",
     "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
     "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
+    "sampler that does not fit, beside scheduler",
     "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
     "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
     "choices without a probability", "name of a choice outside", "name of the parameter itself",

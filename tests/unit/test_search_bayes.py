@@ -14,6 +14,7 @@ from support.search_contract import SearchContract
 
 from resweep_scheduler.config import Metric, SweepConfig, parse_sweep
 from resweep_scheduler.search import PastRun, SearchError, create_search
+from resweep_scheduler.search.bayes import BRANCH_TURN
 from resweep_scheduler.search.impute import Outcomes
 
 ALL_KINDS: dict[str, object] = {
@@ -295,6 +296,22 @@ def test_a_choice_whose_first_runs_were_unlucky_is_not_ruled_out(seed: int) -> N
         loss = peak if point["model"] == "peak" else 0.2 + 0.1 * abs(z - 0.4)
         runs.append(PastRun(index, point, "finished", loss))
     assert min(run.value for run in runs if run.value is not None) < 0.15
+
+
+def test_a_choice_that_brings_no_parameters_has_its_turn_and_one_that_is_never_drawn_has_none() -> None:
+    momentum = {"momentum": {"min": 0.0, "max": 1.0}}
+    chances: dict[str, dict[str, object]] = {
+        "sgd": {"probability": 0.8, "parameters": momentum},
+        "plain": {"probability": 0.2},
+        "never": {"probability": 0, "parameters": momentum},
+    }
+    search = create_search(sweep({"lr": {"min": 0.0, "max": 1.0}, "optimizer": {"choices": chances}}))
+    points = search.suggest(first_index=0, count=17)
+    losses = [0.5 if point["optimizer"] == "plain" else abs(float(str(point["momentum"])) - 0.3) for point in points]
+    runs = finished(points, losses)
+    for turn in (3, 4):
+        index = turn * BRANCH_TURN - 1
+        assert search.suggest(first_index=index, count=1, runs=runs[:index])[0]["optimizer"] == "plain"
 
 
 def test_prior_runs_are_data() -> None:

@@ -83,7 +83,8 @@ def launch_command(
         raise translate(error, url) from error
     notice(f"{agents} of sweep {sweep_id} on the queue {queue!r}, which has {listening} workers.")
     if not listening:
-        warning_line(f"nobody takes them: start workers with `rq worker {queue}`")
+        as_json = "-S json " if serializer == "json" else ""
+        warning_line(f"nobody takes them: start workers with `rq worker {as_json}{queue}`")
 
 
 def _workers(connection: Redis, queue: str) -> int:

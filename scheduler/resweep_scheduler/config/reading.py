@@ -43,7 +43,14 @@ def read_model(model: type[_Model], raw: object, path: Path, log: FaultLog) -> _
 
 
 def _is_echo(detail: ErrorDetails, details: list[ErrorDetails], model: type[BaseModel]) -> bool:
-    """A key that is missing because it is misspelt is one mistake: only the misspelt key is reported."""
+    """Whether another error tells the same mistake.
+
+    A key that is missing because it is misspelt: only the misspelt key is reported. A list that would be too short only
+    because its faulty entries stay out.
+    """
+    if detail["type"] == "too_short":
+        where = detail["loc"]
+        return any(len(other["loc"]) > len(where) and other["loc"][: len(where)] == where for other in details)
     if detail["type"] != "missing":
         return False
     misspelt = (other["loc"][0] for other in details if other["type"] == "extra_forbidden")

@@ -49,27 +49,26 @@ def check_search(draft: Draft, log: FaultLog) -> None:
     if draft.search is None:
         return
     known = SAMPLERS[draft.search.sampler]
-    where = ("search", "sampler") if draft.engine is None else ("scheduler", "optimizer")
     if draft.metrics and not known.several_goals:
         rule = f"{draft.search.sampler} has one goal only"
-        log.add(where, rule, draft.search.sampler, "Use tpe, nsga2 or nsga3 with metrics.")
+        log.add(draft.sampler_at, rule, draft.search.sampler, "Use tpe, nsga2 or nsga3 with metrics.")
     if not log.touches(("parameters",)):
-        _check_space(draft, draft.search.sampler, where, log)
+        _check_space(draft, draft.search.sampler, log)
     _warn_of_packages(draft, draft.search.sampler, known.packages)
 
 
-def _check_space(draft: Draft, sampler: str, where: tuple[str, ...], log: FaultLog) -> None:
+def _check_space(draft: Draft, sampler: str, log: FaultLog) -> None:
     if sampler == "cmaes":
         always = flatten(draft.parameters)  # what choices bring stays inside them
         if sum(not isinstance(parameter, _WITHOUT_ORDER) for parameter in always.values()) < 2:
             rule = "cmaes needs at least two parameters that are numbers and always exist"
-            log.add(where, rule, sorted(map(".".join, always)), "Use tpe.")
+            log.add(draft.sampler_at, rule, sorted(map(".".join, always)), "Use tpe.")
     elif sampler == "brute_force":
         for leaf in leaves_of(draft.parameters):
             if not (leaf.parameter.countable or isinstance(leaf.parameter, CategoricalWithProbabilities)):
                 rule = f"brute_force needs parameters that can be counted, and {'.'.join(leaf.path)} cannot"
                 cure = "Use values: […], int_uniform, q_uniform, or another sampler."
-                log.add(where, rule, leaf.parameter.distribution, cure)
+                log.add(draft.sampler_at, rule, leaf.parameter.distribution, cure)
 
 
 def _warn_of_packages(draft: Draft, sampler: str, packages: tuple[str, ...]) -> None:

@@ -90,6 +90,8 @@ class Draft:
     webhooks: tuple[Webhook, ...] | None = None
     engine: str | None = None
     """Of W&B's scheduler."""
+    sampler_at: tuple[str, ...] = ("search", "sampler")
+    """Where the sampler is named."""
     warnings: list[str] = field(default_factory=list)
     written: Mapping[str, object] = field(default_factory=dict)
     """The parameters as they were written, faulty ones too."""
@@ -106,6 +108,8 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
             draft.misspelt.add(did_you_mean(key, KEYS) or key)
     if "scheduler" in raw:
         draft.engine, draft.search = read_scheduler(raw["scheduler"], log)
+        if draft.search is not None:
+            draft.sampler_at = ("scheduler", "optimizer")
     if "method" not in draft.misspelt:
         draft.method = _read_method(raw, draft, log)
     if "parameters" in raw:

@@ -64,9 +64,9 @@ class BayesSearch(Search):
        was still far better with 60 (docs/search.md). The number of runs changes nothing: its time is bounded, and
        beyond 100 finished runs the two have not been compared.
 
-    Where choices bring parameters of their own, every sixth proposal is for one of them in turn, other than that of the
-    best run: the point that promises most to improve on the best run with that choice. A few unlucky runs would else
-    rule out a choice for good, because elsewhere there is always something left to improve, however little.
+    Where choices bring parameters of their own, every sixth proposal is for one of the choices in turn, other than that
+    of the best run: the point that promises most to improve on the best run with that choice. A few unlucky runs would
+    else rule out a choice for good, because elsewhere there is always something left to improve, however little.
 
     A point whose parameters all take steps is not proposed again while there are others; up to 1,000 points, every one
     that is left is looked at. Open runs, preempted ones too, are open and nothing else. Failed, crashed and killed runs

@@ -45,8 +45,14 @@ class Rows:
             else:
                 axes.append(Axis(steps=one.positions, conditions=conditions))
         self.axes = Axes(axes)
-        self.branches: tuple[Branch, ...] = tuple(dict.fromkeys(axis.conditions for axis in axes if axis.conditions))
-        """What must hold, (axis, category) by (axis, category), for the parameters of a choice to exist."""
+        self.branches: tuple[Branch, ...] = tuple(
+            (*axis.conditions, (number, category))
+            for number, axis in enumerate(axes)
+            if codec.coordinates[number].name in parents and all(place >= 0 for _, place in axis.conditions)
+            for category in range(axis.categories)
+        )
+        """What must hold, (axis, category) by (axis, category), for a choice to be taken; if none of the choices of a
+        parameter brings others, they are no branches."""
 
     def lie_in(self, branch: Branch, points: Floats) -> Marks:
         """Which of some points lie in a branch."""
