@@ -186,7 +186,9 @@ class Sender:
             self._wait(now, self._describe(error))
         else:
             self._resume()
-        return URGENT_PAUSE if self._urgent() else min(INTERVAL, max(0.01, self._next_try - now))
+        if self._urgent():
+            return URGENT_PAUSE
+        return min(INTERVAL, max(0.01, self._next_try - now)) if self._next_try else INTERVAL
 
     def _urgent(self) -> bool:
         return self._exit_code is not None or bool(self._unanswered) or not self._marks.empty()

@@ -168,4 +168,12 @@ def test_nobody_listens(fleet: Fleet) -> None:
 
 def test_a_sweep_that_is_over_gets_no_agents(fleet: Fleet) -> None:
     fleet.desk.resweep("stop", fleet.sweep_id)
-    assert "so agents would get nothing" in fleet.desk.resweep("launch", fleet.sweep_id, code=6).err
+    said = fleet.desk.resweep("launch", fleet.sweep_id, code=6).err
+    assert f"so agents would get nothing: `resweep resume {fleet.sweep_id}` lets it go on" in said
+
+
+def test_a_sweep_that_ran_to_its_end_is_not_to_be_resumed(fleet: Fleet) -> None:
+    done = fleet.desk.create({"method": "grid", "command": ["true"], "parameters": {"a": {"value": 1}}})
+    fleet.desk.agent(done)
+    said = fleet.desk.resweep("launch", done, code=6).err
+    assert f"is finished, so agents would get nothing: `resweep retry --failed {done}` runs again what failed" in said

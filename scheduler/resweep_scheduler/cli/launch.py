@@ -59,12 +59,18 @@ def launch_command(
     from resweep_scheduler.service.queue import NoQueueError, queue_client
     from resweep_scheduler.service.vehicle import enqueue_agent
     from resweep_scheduler.store.faults import translate
+    from resweep_scheduler.store.states import SweepState
 
     store, sweep_id = open_sweep(settings, sweep)
     if (record := store.sweep(sweep_id)).state.is_over:
+        done = record.state is SweepState.FINISHED and record.reason != "stopped"
+        cure = (
+            f"`resweep retry --failed {sweep_id}` runs again what failed"
+            if done
+            else f"`resweep resume {sweep_id}` lets it go on"
+        )
         raise Failure(
-            f"sweep {sweep_id} is {record.state.value}, so agents would get nothing: "
-            f"`resweep resume {sweep_id}` lets it go on",
+            f"sweep {sweep_id} is {record.state.value}, so agents would get nothing: `resweep {cure}",
             ExitCode.ILLEGAL_STATE,
         )
     url = fleet_url or store.url
