@@ -70,7 +70,7 @@ def launch_command(
             else f"`resweep resume {sweep_id}` lets it go on"
         )
         raise Failure(
-            f"sweep {sweep_id} is {record.state.value}, so agents would get nothing: `resweep {cure}",
+            f"sweep {sweep_id} is {record.state.value}, so agents would get nothing: {cure}",
             ExitCode.ILLEGAL_STATE,
         )
     url = fleet_url or store.url
