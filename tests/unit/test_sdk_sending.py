@@ -15,6 +15,7 @@ from support.waiting import wait_until
 
 import resweep
 from resweep.outbox import Outbox
+from resweep.sender import INTERVAL, Sender
 from resweep.spill import Header, Row, SpillFile, spill_folder
 from resweep.sync import SyncOutcome, sync
 from resweep_scheduler.store import RunState, Store, StoreRefusedError, StoreUnavailableError
@@ -54,6 +55,24 @@ class Outage:
 @pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
     return Outage(monkeypatch)
+
+
+def test_an_idle_sender_looks_again_after_its_interval(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More looks would take time from the training for nothing."""
+    pauses: list[float] = []
+    tick = Sender.tick
+
+    def noted(sender: Sender, now: float) -> float:
+        pauses.append(tick(sender, now))
+        return pauses[-1]
+
+    monkeypatch.setattr(Sender, "tick", noted)
+    run = resweep.init(id="r1")
+    run.log({"a": 1})
+    wait_until(lambda: len(pauses) >= 2, description="two looks at the outbox")
+    looks = pauses[:]
+    run.finish()
+    assert set(looks) == {INTERVAL}
 
 
 def spilled(directory: Path) -> list[Path]:
