@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,11 +289,3 @@ def test_a_lattice_is_decimal_and_inside_its_bounds(low: int, width: int, step: 
         assert lattice.first is not None
         assert lattice.last is not None
         assert expected == [lattice.value(n) for n in range(lattice.first, lattice.last + 1)]
-
-
-def test_the_yaml_in_the_documentation_is_valid() -> None:
-    guide = Path(__file__).parents[2] / "docs" / "config.md"
-    blocks = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
-    sweeps = [load_sweep("config.md", text=block, require_program=False) for block in blocks if "method:" in block]
-    assert len(sweeps) >= 5
-    assert all(config.warnings == () for config in sweeps)
