@@ -4,7 +4,9 @@ Where to look, in lua/shared: the claim rule is claiming.lua, how an attempt end
 clock.lua. Every key is in keys.py, every state in states.py.
 """
 
+from resweep_scheduler.store.asking import AskAnswer, AskOutcome, Demand
 from resweep_scheduler.store.connect import connect, redact, resolve_url
+from resweep_scheduler.store.deliveries import Delivery
 from resweep_scheduler.store.errors import (
     AgentReplacedError,
     IllegalTransitionError,
@@ -29,8 +31,6 @@ from resweep_scheduler.store.keys import (
 )
 from resweep_scheduler.store.records import (
     AgentRecord,
-    AskAnswer,
-    AskOutcome,
     Checkpoint,
     ClaimAnswer,
     ClaimedRun,
@@ -38,8 +38,6 @@ from resweep_scheduler.store.records import (
     ClaimRequest,
     ClaimToken,
     CurvePoint,
-    Delivery,
-    Demand,
     EndAnswer,
     EndRequest,
     Event,

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
 from resweep_scheduler.store.errors import UnknownSweepError
-from resweep_scheduler.store.records import AskAnswer, AskOutcome, Demand
 from resweep_scheduler.store.states import SweepState
+
+
+class AskOutcome(StrEnum):
+    """What becomes of an agent that found no run and may ask the search."""
+
+    ASK = "ask"  # compute suggestions, for all that wait
+    CLAIM = "claim"  # there are runs by now, or the search is over: claim again
+    HAND_OVER = "hand_over"  # call the search service, and wait
+    WAIT = "wait"  # somebody else computes
+
+
+@dataclass(frozen=True, slots=True)
+class AskAnswer:
+    """Answer to ``begin_asking``."""
+
+    outcome: AskOutcome
+    wanted: int = 1  # runs that are waited for
+    next_index: int = 0  # where the search goes on
+    served: bool = False  # a search service looks after the sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How a sweep is supplied with suggested runs."""
+
+    is_open: bool  # agents get new runs
+    next_index: int  # where the search goes on
+    ready: int  # suggested runs not yet claimed
+    waiting: int  # agents (slots) that wait for the search
+    agents: int  # agents (slots) that were seen lately
+    left: int | None  # runs up to the cap, None without one
 
 
 class AskingTransitions(StoreBase):

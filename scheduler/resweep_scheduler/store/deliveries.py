@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from resweep_scheduler.store.reads import Reads
-from resweep_scheduler.store.records import Delivery, Event
+from resweep_scheduler.store.records import Event
 
 _CURSOR = "cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook that is to be called for one event."""
+
+    delivery_id: str  # "<event id>/<target>"
+    due: int  # ms
+    tries: int  # that have failed
+
+    @property
+    def event_id(self) -> str:
+        return self.delivery_id.partition("/")[0]
+
+    @property
+    def target(self) -> str:
+        return self.delivery_id.partition("/")[2]
 
 
 class DeliveryTransitions(Reads):

@@ -61,37 +61,6 @@ class Offer:
     asker: str = ""
 
 
-class AskOutcome(StrEnum):
-    """What becomes of an agent that found no run and may ask the search."""
-
-    ASK = "ask"  # compute suggestions, for all that wait
-    CLAIM = "claim"  # there are runs by now, or the search is over: claim again
-    HAND_OVER = "hand_over"  # call the search service, and wait
-    WAIT = "wait"  # somebody else computes
-
-
-@dataclass(frozen=True, slots=True)
-class AskAnswer:
-    """Answer to ``begin_asking``."""
-
-    outcome: AskOutcome
-    wanted: int = 1  # runs that are waited for
-    next_index: int = 0  # where the search goes on
-    served: bool = False  # a search service looks after the sweep
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """How a sweep is supplied with suggested runs."""
-
-    is_open: bool  # agents get new runs
-    next_index: int  # where the search goes on
-    ready: int  # suggested runs not yet claimed
-    waiting: int  # agents (slots) that wait for the search
-    agents: int  # agents (slots) that were seen lately
-    left: int | None  # runs up to the cap, None without one
-
-
 class ClaimOutcome(StrEnum):
     """What a claim came to."""
 
@@ -414,23 +383,6 @@ class Event:
     before: str  # state before
     after: str  # state after
     data: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A webhook that is to be called for one event."""
-
-    delivery_id: str  # "<event id>/<target>"
-    due: int  # ms
-    tries: int  # that have failed
-
-    @property
-    def event_id(self) -> str:
-        return self.delivery_id.partition("/")[0]
-
-    @property
-    def target(self) -> str:
-        return self.delivery_id.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
