@@ -47,7 +47,7 @@ from resweep_scheduler.config.parameters import (
     QLogUniform,
     QLogUniformValues,
 )
-from resweep_scheduler.quiet import without_optuna_log
+from resweep_scheduler.optuna_log import without_optuna_log
 from resweep_scheduler.search.encoding import MARGIN, Codec, Coordinate
 from resweep_scheduler.search.space import dimensions_of, pick
 from resweep_scheduler.search.study import TrialStorage, without_experimental_warnings

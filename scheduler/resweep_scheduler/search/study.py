@@ -29,7 +29,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from resweep_scheduler.quiet import without_optuna_log
+from resweep_scheduler.optuna_log import without_optuna_log
 from resweep_scheduler.search.base import PastRun
 from resweep_scheduler.search.encoding import MARGIN, Codec, Coordinate, Latent, holds
 from resweep_scheduler.search.impute import Goals, Outcome, Verdict

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from resweep_scheduler.config import OptunaPruner
 from resweep_scheduler.config.pruners import make_pruner
-from resweep_scheduler.quiet import without_optuna_log
+from resweep_scheduler.optuna_log import without_optuna_log
 from resweep_scheduler.store.records import CurvePoint, Note, RunCurve
 from resweep_scheduler.store.states import RunState
 
