@@ -23,13 +23,8 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 16
 """Runs in one offer at most, when many agents ask at once."""
-LARGEST_ANSWER = 64
-"""Runs that one agent computes at most, for all that wait."""
 SERVICE_PATIENCE = 3.0
 """Seconds for which agents wait for a search service before they ask themselves."""
-HOLD = 3.0
-"""Seconds for which one agent's asking keeps others from it, at least; three times what the search needed, if more."""
-LONGEST_HOLD = 60.0
 
 
 class Asker:
@@ -158,7 +153,6 @@ class _Researcher:
         self._session = session
         self._history = SearchHistory(store, sweep_id)
         self._suggester: Suggester | None = None
-        self._hold = HOLD
 
     def suggester(self) -> Suggester:
         """The search, made when it is first needed: with a service to ask, agents never load it.
@@ -187,26 +181,29 @@ class _Researcher:
 
     def _answer(self, question: Question, clock: Callable[[], float]) -> AskOutcome:
         from resweep_scheduler.search import SearchError
+        from resweep_scheduler.search.suggester import HOLD
 
         begun = self._store.begin_asking(
             self._sweep_id,
             session=self._session,
             agents=question.agents,
-            hold_ms=round(self._hold * 1000),
+            hold_ms=round((HOLD if self._suggester is None else self._suggester.hold) * 1000),
             alone=question.alone,
         )
         if begun.outcome is AskOutcome.HAND_OVER:
             self._hand_over(begun.next_index)
         if begun.outcome is not AskOutcome.ASK:
             return begun.outcome
-        started = clock()
-        suggester = self.suggester()
         try:
-            offer = suggester.compute(begun.next_index, min(begun.wanted, LARGEST_ANSWER), asker=self._session)
+            self.suggester().supply(
+                lambda offer: self._store.add_runs(self._sweep_id, offer),
+                begun.next_index,
+                begun.wanted,
+                asker=self._session,
+                clock=clock,
+            )
         except SearchError as error:
             raise AgentError(str(error), ExitCode.UNEXPECTED) from None
-        suggester.deliver(lambda made: self._store.add_runs(self._sweep_id, made), offer)
-        self._hold = min(LONGEST_HOLD, max(HOLD, 3 * (clock() - started)))
         return AskOutcome.CLAIM
 
     def _hand_over(self, next_index: int) -> None:

@@ -7,7 +7,8 @@ from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep
 
 from resweep_scheduler.config import parse_sweep
 from resweep_scheduler.search import SearchError
-from resweep_scheduler.service.keeper import CALM, LARGEST_OFFER, Keeper
+from resweep_scheduler.search.suggester import LARGEST_ANSWER
+from resweep_scheduler.service.keeper import CALM, Keeper
 from resweep_scheduler.store import Store, SweepCommand, UnknownSweepError
 
 BAYES = parse_sweep({"method": "bayes", "metric": {"name": "m"}, "parameters": {"x": {"min": 0.0, "max": 1.0}}})
@@ -90,9 +91,9 @@ def test_a_fixed_number_is_kept_ready(store: Store, clock: Clock) -> None:
 
 
 def test_no_more_than_the_cap_and_no_more_than_one_go_can_bear(store: Store, clock: Clock) -> None:
-    make_sweep(store, run_cap=LARGEST_OFFER + 6)
+    make_sweep(store, run_cap=LARGEST_ANSWER + 6)
     crew = Crew(store, clock, 1, ahead=1000)
-    assert [crew.supply(), crew.supply(), crew.supply()] == [LARGEST_OFFER, 6, 0]
+    assert [crew.supply(), crew.supply(), crew.supply()] == [LARGEST_ANSWER, 6, 0]
 
 
 def test_paused_and_finished_sweeps_and_those_that_somebody_computes_for_are_left_alone(

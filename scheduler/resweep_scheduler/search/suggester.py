@@ -13,6 +13,11 @@ from resweep_scheduler.store.records import NewRun, Offer, SearchRecord
 
 LIGHT_METHODS = ("grid", "random")
 """Methods that need no earlier runs, and no libraries that are heavy to load: every agent asks for itself."""
+HOLD = 3.0
+"""Seconds for which one's asking keeps others from it, at least; three times what the search needed, if more."""
+LONGEST_HOLD = 60.0
+LARGEST_ANSWER = 64
+"""Runs that are suggested at once, at most, for all that wait."""
 RENAMES = 32
 """An offer whose run ids are taken is made that often under other ids."""
 
@@ -36,6 +41,8 @@ class Suggester:
         self._search = create_search(config)
         self._past: dict[int, tuple[SearchRecord, PastRun]] = {}
         self._salts: dict[int, int] = {}
+        self.hold = HOLD
+        """Seconds for which the next asking should keep others from it."""
 
     @property
     def needs_runs(self) -> bool:
@@ -69,6 +76,27 @@ class Suggester:
             for run in offer.runs
         )
         return Offer(offer.first_index, renamed, offer.exhausted, offer.asker)
+
+    def supply(
+        self,
+        add_runs: Callable[[Offer], int],
+        first_index: int,
+        count: int,
+        *,
+        asker: str,
+        clock: Callable[[], float],
+    ) -> int:
+        """Compute an offer for those who wait and give it to the store; returns how many runs it has.
+
+        Raises:
+            SearchError: Nothing can be proposed.
+            StoreError: The earlier runs cannot be read, or the store does not take the offer.
+        """
+        started = clock()
+        offer = self.compute(first_index, min(count, LARGEST_ANSWER), asker=asker)
+        self.deliver(add_runs, offer)
+        self.hold = min(LONGEST_HOLD, max(HOLD, 3 * (clock() - started)))
+        return len(offer.runs)
 
     def deliver(self, add_runs: Callable[[Offer], int], offer: Offer) -> int:
         """Give the store an offer, under other run ids where they are taken; returns the next index.

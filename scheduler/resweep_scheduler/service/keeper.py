@@ -17,10 +17,6 @@ from resweep_scheduler.search.suggester import Suggester
 from resweep_scheduler.store import AskOutcome, Demand, Store
 from resweep_scheduler.store.search_history import SearchHistory
 
-HOLD = 3.0
-"""Seconds for which others leave the asking to us, at least; three times what the search needed, if more."""
-LONGEST_HOLD = 60.0
-LARGEST_OFFER = 64
 CALM = 60.0
 """Seconds without a claim that had to wait, after which one run fewer is kept ready."""
 
@@ -59,7 +55,6 @@ class Keeper:
         self._ahead = 1
         self._had_ready = False
         self._calm_since = clock()
-        self._hold = HOLD
 
     def ahead_of(self, demand: Demand) -> int:
         """How many runs are to be ready besides those for agents that wait."""
@@ -90,15 +85,17 @@ class Keeper:
         if missing <= 0:
             return 0
         begun = self._store.begin_asking(
-            self._sweep_id, session=self._session, hold_ms=round(self._hold * 1000), service=True
+            self._sweep_id, session=self._session, hold_ms=round(self._suggester.hold * 1000), service=True
         )
         if begun.outcome is not AskOutcome.ASK or begun.next_index != demand.next_index:
             return 0  # somebody else computes, or has done so since we looked
-        started = self._clock()
-        offer = self._suggester.compute(begun.next_index, min(missing, LARGEST_OFFER), asker=self._session)
-        self._suggester.deliver(lambda made: self._store.add_runs(self._sweep_id, made), offer)
-        self._hold = min(LONGEST_HOLD, max(HOLD, 3 * (self._clock() - started)))
-        return len(offer.runs)
+        return self._suggester.supply(
+            lambda offer: self._store.add_runs(self._sweep_id, offer),
+            begun.next_index,
+            missing,
+            asker=self._session,
+            clock=self._clock,
+        )
 
     def _adapt(self, demand: Demand) -> None:
         now = self._clock()
