@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from resweep_scheduler.store import ClaimToken, Hold, Objective, Store, WriteAnswer
 
 INTERVAL = 0.5  # seconds between two looks at the outbox
-WAKE_ROWS = 2000  # rows that wake the thread before its interval is over
 LONGEST_PAUSE = 2.0  # seconds between two tries while Redis is away
 URGENT_PAUSE = 0.2  # the same while somebody waits for an answer
 MARK_REASON = "script"

@@ -43,7 +43,7 @@ def test_states_of_runs_and_what_their_trials_are() -> None:
         PastRun(4, {"kind": "a", "x": 0.5}, "pending", None),
     ]
     goals = Goals([Metric(name="loss")])
-    study = LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs))
+    study = LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs)[0])
     trials = trials_of(study)
     assert [trial.number for trial in trials] == list(range(6))
     assert [trial.state for trial in trials] == [
@@ -64,7 +64,7 @@ def test_a_failure_is_pruned_while_nothing_is_known_to_impute() -> None:
         PastRun(0, {"kind": "a", "x": 0.5}, "failed", None),
         PastRun(1, {"kind": "a", "x": 0.5}, "finished", math.nan),
     ]
-    trials = trials_of(LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs)))
+    trials = trials_of(LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs)[0]))
     assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.PRUNED]
     assert trials[0].intermediate_values == {}
 
@@ -72,7 +72,7 @@ def test_a_failure_is_pruned_while_nothing_is_known_to_impute() -> None:
 def test_asking_leaves_the_trials_as_they_were() -> None:
     goals = Goals([Metric(name="loss")])
     runs = [PastRun(index, {"kind": "a", "x": index / 9}, "finished", float(index)) for index in range(9)]
-    study = LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs))
+    study = LatentStudy(CODEC, goals.directions, Past(CODEC, goals).read(runs)[0])
     before = trials_of(study)
     sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=0)
     latent = study.ask(sampler)

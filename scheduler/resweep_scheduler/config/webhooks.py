@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -12,7 +12,6 @@ from resweep_scheduler.config.numbers import rule_error
 from resweep_scheduler.config.reading import read_model
 
 WebhookEvent: TypeAlias = Literal["finished", "failed", "crashed", "killed", "preempting", "preempted", "sweep"]
-WEBHOOK_EVENTS: Final[tuple[str, ...]] = get_args(WebhookEvent)
 DEFAULT_EVENTS: Final[tuple[WebhookEvent, ...]] = ("finished", "failed", "crashed", "preempted", "sweep")
 
 

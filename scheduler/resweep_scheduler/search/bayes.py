@@ -15,7 +15,7 @@ from resweep_scheduler.search.base import PastRun, Search, SearchError, check_re
 from resweep_scheduler.search.distinct import PointKey, key_of, new_point
 from resweep_scheduler.search.encoding import Codec, Coordinate, Latent
 from resweep_scheduler.search.impute import Goals, Outcomes
-from resweep_scheduler.search.sobol import sobol_point
+from resweep_scheduler.search.sobol import sobol_point, startup_points
 from resweep_scheduler.search.space import dimensions_of, nest
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class BayesSearch(Search):
         self._parameters = config.parameters
         self._seed = config.seed
         self._metric: Metric = config.metric
-        self.startup_runs = min(10, 4 + len(self._codec.coordinates) // 4)
+        self.startup_runs = startup_points(len(self._codec.coordinates))
         self._model: _Model | None = None
         self._tpe: LatentSearch | None = None
         self._encoded: dict[bytes, _Encoded | None] = {}
@@ -247,8 +247,7 @@ class _Model:
         """What the runs count as; those that were stopped never better than the best of the others."""
         import numpy as np
 
+        from resweep_scheduler.search.gp.values import no_better_than_whole
+
         values = np.array([sign * one.value for one in closed if one.value is not None])
-        stopped = np.array([one.stopped for one in closed])
-        if stopped.any() and not stopped.all():
-            values[stopped] = np.maximum(values[stopped], values[~stopped].min())
-        return values
+        return no_better_than_whole(values, np.array([one.stopped for one in closed]))

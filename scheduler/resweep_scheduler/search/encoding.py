@@ -140,7 +140,6 @@ class Codec:
         )
         self.by_name: dict[str, Coordinate] = {one.name: one for one in self.coordinates}
         self.conditional: bool = any(one.conditions for one in self.coordinates)
-        self.stepped: bool = all(one.stepped for one in self.coordinates)
         self._children: dict[Condition | None, list[Coordinate]] = {}
         for one in self.coordinates:
             self._children.setdefault(one.conditions[-1] if one.conditions else None, []).append(one)
@@ -182,11 +181,6 @@ class Codec:
                     u = position
                 point[one.name] = u
         return point
-
-    def key(self, params: Mapping[str, object]) -> tuple[tuple[str, float | int], ...] | None:
-        """Equal for parameters that are the same point of this space; None if they are not of it."""
-        latent = self.encode(params)
-        return None if latent is None else tuple(latent.items())
 
     @cached_property
     def size(self) -> int | None:

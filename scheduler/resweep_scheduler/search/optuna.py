@@ -66,7 +66,7 @@ class LatentSearch:
         if not count:
             return []
         # Runs from first_index on are proposals that are being made again: they must not change them.
-        known, proposed = self._past.read_all([run for run in runs if run.index < first_index])
+        known, proposed = self._past.read([run for run in runs if run.index < first_index])
         keys = {key for one in known if (key := key_of(self._codec, one.latent)) is not None}
         ask = question_of(self._sampler)
         question = ask(self._setting, known)

@@ -36,6 +36,11 @@ TABLE_SIZE: Final = 1 + len(_TABLE.split())
 """How many dimensions the table has."""
 
 
+def startup_points(dimensions: int) -> int:
+    """How many points must have a value before a model says more than an even spread of points does."""
+    return min(10, 4 + dimensions // 4)
+
+
 def sobol_point(seed: int, index: int, dimensions: int) -> list[float]:
     """Point number `index` of the scrambled sequence that belongs to `seed`; coordinates in (0, 1).
 

@@ -74,12 +74,11 @@ class Past:
         # Encoding costs most of the time; parameters of an index rarely differ from those of the last question.
         self._encoded: dict[int, tuple[str, Latent | None]] = {}
 
-    def read(self, runs: Sequence[PastRun]) -> list[Known]:
-        """The runs that fit the space; those that do not are named in the log."""
-        return self.read_all(runs)[0]
+    def read(self, runs: Sequence[PastRun]) -> tuple[list[Known], Outcome]:
+        """The runs that fit the space, and what a run that is proposed now counts as.
 
-    def read_all(self, runs: Sequence[PastRun]) -> tuple[list[Known], Outcome]:
-        """The runs that fit the space, and what a run that is proposed now counts as."""
+        Runs that do not fit are named in the log.
+        """
         ordered = sorted(runs, key=lambda run: run.index)
         *outcomes, proposed = self._goals.outcomes([*ordered, _PROPOSED])
         known = []

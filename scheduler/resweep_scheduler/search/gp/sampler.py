@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from resweep_scheduler.search.gp.axes import Axes, Axis, Floats
 from resweep_scheduler.search.gp.engine import GaussianProcess
+from resweep_scheduler.search.gp.values import no_better_than_whole
 from resweep_scheduler.search.random import uniform_draw
-from resweep_scheduler.search.sobol import sobol_point
+from resweep_scheduler.search.sobol import sobol_point, startup_points
 
 _OPEN: Final = (TrialState.RUNNING, TrialState.WAITING)
 _CLOSED: Final = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -76,8 +77,7 @@ class GaussianProcessSampler(BaseSampler):
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
         values = np.array([sign * value for _, value in closed])
         pruned = np.array([one.state == TrialState.PRUNED for one, _ in closed])
-        if pruned.any() and not pruned.all():
-            values[pruned] = np.maximum(values[pruned], values[~pruned].min())
+        values = no_better_than_whole(values, pruned)
         pending = [one for one in trials if one.state in _OPEN and all(axis.name in one.params for axis in axes)]
         process = GaussianProcess(Axes([axis.axis for axis in axes]))
         seed = zlib.crc32(f"{self._seed}:{number}".encode())
@@ -91,7 +91,7 @@ class GaussianProcessSampler(BaseSampler):
         return axis.value(float(Axes([axis.axis]).from_cube(np.array([[u]]))[0, 0]))
 
     def _startup_trials(self, parameters: int) -> int:
-        return max(1, min(10, 4 + parameters // 4) if self._startup is None else self._startup)
+        return max(1, startup_points(parameters) if self._startup is None else self._startup)
 
 
 class _Translated:

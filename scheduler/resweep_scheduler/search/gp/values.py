@@ -38,6 +38,16 @@ def standardised(values: Floats) -> Floats:
     return _unit(shaped[int(np.argmax(likelihoods))])
 
 
+def no_better_than_whole(values: Floats, cut_short: npt.NDArray[np.bool_]) -> Floats:
+    """The values to be minimised, where those of runs that were cut short are never below the least of the others.
+
+    Such a run was no better by its own last step, and nobody saw it to the end.
+    """
+    if not cut_short.any() or cut_short.all():
+        return values
+    return np.where(cut_short, np.maximum(values, values[~cut_short].min()), values)
+
+
 def training_places(values: Floats, limit: int) -> npt.NDArray[np.intp]:
     """The places of at most `limit` values to learn from: the best half, and of the others evenly many of all ranks."""
     if len(values) <= limit:
