@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sdk import begin_attempt, fake_sdk
+from support.sdk import begin_attempt, enter_attempt, fake_sdk
 from support.stopping import hyperband
 from support.stores import SWEEP, Agent
 from support.waiting import wait_until
@@ -18,7 +18,7 @@ from resweep.outbox import Outbox
 from resweep.sender import INTERVAL, Sender
 from resweep.spill import Header, Row, SpillFile, spill_folder
 from resweep.sync import SyncOutcome, sync
-from resweep_scheduler.store import RunState, Store, StoreRefusedError, StoreUnavailableError
+from resweep_scheduler.store import Hold, RunState, Store, StoreRefusedError, StoreUnavailableError
 
 HEADER = Header("r1", "local", "p", "1:nonce")
 
@@ -126,6 +126,25 @@ def test_a_temporary_refusal_is_waited_for_too(store: Store, outage: Outage, cap
     assert row_values(store) == [{"n": 1}]
     assert caplog.text.count("run r1 goes on and keeps what it logs, because redis://x is out of memory") == 1
     assert "run r1 logs to Redis again" in caplog.text
+
+
+def test_rows_wait_while_redis_has_forgotten_the_claim(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis was rolled back to the attempt before; the script may write before its agent has adopted the run."""
+    agent = begin_attempt(store, monkeypatch)
+    record = store.keys.run(agent.run.token.run_id)
+    backup = store.client.hgetall(record)
+    agent.end(1, preempted=True)
+    agent.take()
+    enter_attempt(store, monkeypatch, agent)
+    with resweep.init() as run:
+        store.client.delete(record)
+        store.client.hset(record, mapping=backup)
+        run.log({"n": 1})
+        wait_until(lambda: "goes on and keeps what it logs" in caplog.text, description="a write that must wait")
+        assert agent.adopt().hold is Hold.OWNER
+    assert [(row.attempt, row.values["n"]) for row in store.history(run.id)] == [(2, 1)]
 
 
 def test_what_finish_cannot_send_is_kept_and_said_and_synced(

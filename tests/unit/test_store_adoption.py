@@ -226,6 +226,37 @@ def test_newer_claim_logs_from_its_own_first_row(store: Store) -> None:
     check_promises(store, SWEEP, complete=False, rolled_back=True)
 
 
+@pytest.mark.parametrize("seen_as", ["running", "preempting", "queued"])
+def test_a_script_of_a_forgotten_claim_is_asked_to_wait_for_its_agent(store: Store, seen_as: str) -> None:
+    """It may write before its agent has adopted the run: nothing is taken, and nothing is to be thrown away."""
+    agent = begin_last_run(store)
+    agent.log(0)
+    if seen_as == "preempting":
+        agent.mark()
+    elif seen_as == "queued":
+        agent.end(1, preempted=True)
+    second = replace(agent.run.token, attempt=2, nonce="session-b.1")
+    before = dump(store)
+    writes = [
+        store.log(second, first_seq=1, rows=[(1, "{}")]),
+        store.update_config(second, config={"a": 1}),
+        store.commit_checkpoint(second, path="/c", step=1),
+        store.mark_preempting(second, reason="script"),
+    ]
+    assert [answer.hold for answer in writes] == [Hold.LAPSED] * 4
+    assert dump(store) == before
+    store.adopt(SWEEP, agent="b", token=second, claimed_at=store.redis_time(), lease_ms=60_000)
+    assert store.log(second, first_seq=1, rows=[(1, "{}")]).hold is Hold.OWNER
+    check_promises(store, SWEEP, complete=False, rolled_back=True)
+
+
+def test_a_script_of_a_forgotten_claim_has_nothing_to_wait_for_once_the_run_is_over(store: Store) -> None:
+    agent = begin_last_run(store)
+    agent.end(0)
+    second = replace(agent.run.token, attempt=2, nonce="session-b.1")
+    assert store.log(second, first_seq=1, rows=[(1, "{}")]).hold is Hold.STALE
+
+
 def test_newer_claim_wins_over_a_mark_of_the_older_attempt(store: Store, clock: Clock) -> None:
     """The older attempt was preempting when its lease ran out; that says nothing about the newer one."""
     agent = begin_last_run(store)

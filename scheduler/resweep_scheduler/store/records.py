@@ -106,7 +106,7 @@ class Hold(StrEnum):
     """How an attempt stands to its run."""
 
     OWNER = "owner"  # it owns the run
-    LAPSED = "lapsed"  # its lease ran out, nobody took the run: adopt it
+    LAPSED = "lapsed"  # its lease ran out (or Redis forgot its claim), nobody took the run: adopt it
     ENDED = "ended"  # this very attempt was reported as ended
     STALE = "stale"  # another attempt owns or ended the run, or a person killed it: end the child at once
     GONE = "gone"  # no such run (removed, or Redis was rolled back): end the child at once

@@ -6,7 +6,7 @@
 -- from → to: none
 -- include: base, runs
 local run = load_run(args.run_id)
-local hold = hold_of(run, args.attempt, args.nonce)
+local hold = hold_of_writer(run, args.attempt, args.nonce)
 if hold == 'owner' then
   confirm(args.run_id, run)
   local record = args.checkpoint

@@ -10,7 +10,7 @@
 -- include: base, sweeps, runs, stopping
 local rid, key = args.run_id, KEYS[1]
 local run = load_run(rid)
-local hold = hold_of(run, args.attempt, args.nonce)
+local hold = hold_of_writer(run, args.attempt, args.nonce)
 if hold ~= 'owner' and hold ~= 'ended' then return reply({ hold = hold, stop = run and run.stop or '', accepted = 0 }) end
 
 local known = tonumber(run.seq) or 0

@@ -4,7 +4,7 @@
 -- from → to: running → preempting
 -- include: base, sweeps, runs
 local run = load_run(args.run_id)
-local hold = hold_of(run, args.attempt, args.nonce)
+local hold = hold_of_writer(run, args.attempt, args.nonce)
 if hold == 'owner' and run.state == 'running' then
   set_run_state(args.run_id, run, 'preempting')
   confirm(args.run_id, run)

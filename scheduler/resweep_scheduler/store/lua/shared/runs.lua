@@ -24,6 +24,15 @@ local function hold_of(run, attempt, nonce)
   return 'ended'
 end
 
+-- The same for what a script writes. After a rollback Redis may not know the attempt's claim yet: its agent will adopt the
+-- run, or end the script if that is refused; until then the script keeps what it has, and does not fall silent.
+local function hold_of_writer(run, attempt, nonce)
+  local hold = hold_of(run, attempt, nonce)
+  local is_behind = hold == 'stale' and given(run.sweep) and run.attempt < attempt
+  if is_behind and (OWNED[run.state] or run.state == 'pending' or run.state == 'preempted') then return 'lapsed' end
+  return hold
+end
+
 -- Whatever an attempt writes shows that its child was launched.
 local function confirm(rid, run)
   if run.confirmed ~= '1' then redis.call('HSET', run_key(rid), 'confirmed', '1') end
