@@ -1,44 +1,16 @@
-"""Words from outside that this machine, or this agent, is to go.
-
-A source is one module of the contract `NoticeSource`; signals are the source that is always there. Sources that ask a
-cloud's metadata service or SLURM are more modules of the same contract.
-"""
+"""Signals as notices: the source that is always there."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
+
+from resweep_agent.notices.base import Notice
 
 NOTICE_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """SLURM and submitit send the user's signals as notices; without a handler they would end the agent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """This machine will be taken away."""
-
-    source: str  # for people: "SIGTERM", "spot interruption", …
-    deadline: float | None = None  # when, on the monotonic clock; None if the source does not say
-
-
-class NoticeSource(Protocol):
-    """Something that may bring a notice.
-
-    `start` and `stop` are called once, from the main thread. A source that needs a thread owns it; `poll` is called
-    from the main thread after each wake-up and must not block.
-    """
-
-    def start(self, wake_descriptor: int) -> None:
-        """Begin to listen; a byte written to `wake_descriptor` makes the agent poll."""
-
-    def poll(self) -> Notice | None:
-        """Return the notice if one came, the same one each time."""
-
-    def stop(self) -> None:
-        """End listening and undo what `start` did."""
 
 
 class SignalSource:
