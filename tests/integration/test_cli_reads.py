@@ -21,7 +21,8 @@ from support.waiting import wait_until
 
 from resweep_scheduler.cli.access import sweep_ids_at_hand
 from resweep_scheduler.cli.main import run
-from resweep_scheduler.store import SweepCommand
+from resweep_scheduler.store import Store, SweepCommand
+from resweep_scheduler.store.records import Event
 
 
 @pytest.fixture
@@ -103,6 +104,15 @@ def test_show_has_state_queue_and_counts(story: Story, told: dict[str, str], say
     for part in (story.sweep_id, told["queued"], told["good"], "2 finished", "resweep missing"):
         assert part in text
     assert say("show", story.sweep_id, "--config") == GRID
+
+
+def test_show_says_of_an_agent_that_was_killed_that_it_is_silent(
+    shared_server: Server, monkeypatch: pytest.MonkeyPatch, say: Say
+) -> None:
+    monkeypatch.setenv("RESWEEP_URL", shared_server.url)
+    story = Story(shared_server.url, GRID + "lease: {duration: 1}\n", lease_ms=1000)
+    assert "box-0  waits" in say("show", story.sweep_id)
+    wait_until(lambda: "box-0  silent" in say("show", story.sweep_id), timeout=20, description="more than a lease")
 
 
 def test_runs_has_the_promised_fields(story: Story, told: dict[str, str], say: Say) -> None:
@@ -315,6 +325,26 @@ def test_watch_follows_a_sweep_to_its_end(story: Story, capsys: pytest.CaptureFi
     watcher.join(20)
     assert seen == [0]
     assert [kind for kind in kinds() if kind != "state"] == ["suggested", "claimed", "preempting", "preempted"]
+
+
+def test_watch_tells_what_happens_between_its_look_at_the_events_and_at_the_sweep(
+    story: Story, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    real_events = Store.events
+
+    def events_and_the_end(*given: Any, **options: Any) -> list[Event]:
+        nonlocal looks
+        found = real_events(*given, **options)
+        looks += 1
+        if looks == 1:
+            story.preempt()
+            story.store.command_sweep(story.sweep_id, SweepCommand.CANCEL)
+        return found
+
+    monkeypatch.setattr(Store, "events", events_and_the_end)
+    kinds = [strict_json(line)["kind"] for line in say("watch", "--json", story.sweep_id).splitlines()]
+    assert [kind for kind in kinds if kind != "state"] == ["suggested", "claimed", "preempting", "preempted"]
 
 
 def test_the_shell_completes_sweep_ids(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

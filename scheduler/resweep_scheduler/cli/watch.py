@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from resweep_scheduler.cli.options import Settings, command, json_option, store_
 
 if TYPE_CHECKING:
     from resweep_scheduler.cli.monitor import Monitor
+    from resweep_scheduler.store.records import Event
 
 REFRESH = 0.5
 """Seconds between two pictures; events are shown as they come."""
@@ -36,19 +38,24 @@ def watch_command(settings: Settings, sweep: str, as_json: bool) -> None:
     store, sweep_id = open_sweep(settings, sweep)
     monitor = Monitor(store, sweep_id)
     if as_json:
-        while not _over(monitor):
-            for event in monitor.step(REFRESH):
+        for events in _to_the_end(monitor):
+            for event in events:
                 click.echo(to_json(event_object(event), indent=None))
                 sys.stdout.flush()
         return
     with View(monitor) as view:
         view.tell_state()
-        while not _over(monitor):
-            view.update(monitor.step(REFRESH))
+        for events in _to_the_end(monitor):
+            view.update(events)
         view.tell_state()
     if best := monitor.best():
         print_best(monitor.sweep, best)
 
 
-def _over(monitor: Monitor) -> bool:
-    return monitor.sweep.state.is_over and not monitor.owned()
+def _to_the_end(monitor: Monitor) -> Iterator[list[Event]]:
+    """What happens, batch by batch, until the sweep is over and the last of it was told."""
+    while not (monitor.sweep.state.is_over and not monitor.owned()):
+        yield monitor.step(REFRESH)
+    # A step reads the sweep after the events: it may see the end before the events that led to it.
+    while events := monitor.step(0):
+        yield events
