@@ -16,6 +16,7 @@ from support.stores import MEDIAN, SWEEP
 from support.waiting import wait_until
 
 from resweep_agent.exitcodes import ExitCode
+from resweep_scheduler.cli.main import run as resweep_command
 from resweep_scheduler.store import Scope, open_store
 
 SCRIPT = """
@@ -87,6 +88,15 @@ def test_weak_run_is_ended_at_once_however_its_script_takes_it(
         assert (weak.exit_code, weak.signal) == status
         record = sweep.store.search_runs(sweep.sweep_id)[1]
         assert (record.metric, record.last) == ((0.05, 0.05) if then == "exit 0" else (0.9, 0.92))
+
+
+def test_show_tells_early_stops_from_other_kills(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stopping_sweep(server, tmp_path / "w", "nothing") as sweep:
+        assert sweep.agents.start("a").wait() == ExitCode.OK
+        assert resweep_command(["--url", server.url, "show", sweep.sweep_id]) == 0
+        assert "hyperband at iterations 2, 6, 18, 54, …, 1 run stopped" in capsys.readouterr().out
 
 
 def test_weak_run_that_ignores_the_signal_is_killed_after_the_grace(server: Server, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from resweep_scheduler.config import SweepConfig
+    from resweep_scheduler.config.stopping import StoppingRule
     from resweep_scheduler.store import Store
-    from resweep_scheduler.store.records import Run, Sweep
+    from resweep_scheduler.store.records import AgentRecord, Run, Sweep
 
 NOT_YET = "not yet run"
+SHOWN_BANDS = 4
 
 
 @command("ls", "resweep ls", "resweep ls --project digits", "resweep ls --state running --json | jq -r '.[].id'")
@@ -143,11 +145,13 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         ("search", _search_text(config) + (f", {planned} runs" if planned is not None else ", endless")),
         ("runs", render.counts_text(sweep.counts)),
     ]
+    if config.early_terminate is not None:
+        pairs.append(("early stop", _stopping_text(config.early_terminate, runs)))
     if planned:
         pairs.append(("progress", render.bar(progress.done, planned).append(f" {progress.done} of {planned}")))
     if sweep.queue:
         pairs.append(("run queue", " ".join(sweep.queue)))
-    pairs.append(("agents", _agents_text(store, sweep, now)))
+    pairs.append(("agents", _agents_text(store, sweep, now, lease_ms=round(config.lease.duration * 1000))))
     if sweep.metrics:
         from resweep_scheduler.cli.fronts import front_of
 
@@ -170,11 +174,28 @@ def _search_text(config: SweepConfig) -> str:
     return config.method + sampler + learnt
 
 
-def _agents_text(store: Store, sweep: Sweep, now: int) -> str:
+def _stopping_text(rule: StoppingRule, runs: list[Run]) -> str:
+    """Which rule ends weak runs, and how many it ended: their state is killed, as that of runs which a person ended."""
+    from resweep_scheduler.cli import render
+    from resweep_scheduler.config.stopping import Hyperband, OptunaPruner
+
+    name = f"Optuna's {rule.pruner}" if isinstance(rule, OptunaPruner) else rule.type
+    bands = ""
+    if isinstance(rule, Hyperband):
+        more = ", …" if len(rule.bands) > SHOWN_BANDS else ""
+        bands = f" at iterations {', '.join(map(str, rule.bands[:SHOWN_BANDS]))}{more}"
+    return f"{name}{bands}, {render.counted(sum(run.stopped for run in runs), 'run')} stopped"
+
+
+def _agents_text(store: Store, sweep: Sweep, now: int, *, lease_ms: int) -> str:
     from resweep_scheduler.cli import render
 
+    def does(agent: AgentRecord) -> str:
+        # An agent that was killed cannot take leave; who waits is heard more often than a lease lasts.
+        return agent.run_id or ("silent" if now - agent.last_seen > lease_ms else "waits")
+
     lines = [
-        f"{agent.agent}  {agent.run_id or 'waits'}  seen {render.ago(agent.last_seen, now)}"
+        f"{agent.agent}  {does(agent)}  seen {render.ago(agent.last_seen, now)}"
         for agent in store.agents(sweep.sweep_id)
     ]
     nobody = "none" if sweep.state.is_over else f"none (start one: sweep-agent {sweep.sweep_id})"
