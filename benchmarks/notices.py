@@ -1,9 +1,9 @@
 """How long a run waits when a cloud says that its machine goes, and what asking the cloud costs.
 
-Each cloud's metadata service is played by this process, at its real address in a network namespace in which an agent with
-the default options executes the run; a second agent elsewhere waits for work. Measured are
+Each cloud's metadata service is played by this process, at its real address in a network namespace in which an agent
+with the default options executes the run; a second agent elsewhere waits for work. Measured are
 
-* the time from the moment at which the service begins to say it (at a random one between two questions of the agent) until
+* the time from the moment at which the service begins to say it (a random one between two questions of the agent) until
   the run is on the run queue, and until the first line of the script runs again under the other agent, against SIGTERM
   to the agent in place of a notice;
 * what asking costs: the bytes on the namespace's loopback interface, with the headers of all layers, and the CPU time
@@ -150,7 +150,7 @@ def measure(quick: bool) -> Report:
         figures,
         [
             f"questions are asked every: {intervals}; GCP's server answers a question when there is something to say",
-            f"asking: measured over {seconds:g} s and scaled to an hour; CPU: of an agent that asks, less one that does not",
+            f"asking: measured over {seconds:g} s and scaled to an hour; CPU: of one that asks, less one that does not",
         ],
     )
 
