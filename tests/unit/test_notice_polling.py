@@ -93,7 +93,7 @@ def test_who_does_not_answer_is_asked_once_more() -> None:
     assert (pauses, odd.looked) == ([PAUSE], 1)
     silent = Script("silent", here=NoAnswerError("timed out"))
     assert PolledSource([silent]).find(pause) is None
-    assert silent.looked == 2
+    assert (pauses, silent.looked) == ([PAUSE] * 2, 2), "nobody waits after the last try"
 
 
 def test_that_a_named_provider_is_not_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

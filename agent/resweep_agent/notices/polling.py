@@ -129,6 +129,8 @@ class PolledSource:
         silent = list(self._providers)
         reasons: dict[str, Exception] = {}
         for number in range(1, max((provider.tries for provider in silent), default=0) + 1):
+            if number > 1 and (not silent or pause(PAUSE)):
+                break
             for provider in [each for each in silent if each.tries >= number]:
                 try:
                     self._preemptible = provider.recognise()
@@ -139,8 +141,6 @@ class PolledSource:
                 except OddAnswerError as error:
                     reasons[provider.name] = error
                     silent.remove(provider)
-            if not silent or pause(PAUSE):
-                break
         for name, reason in reasons.items():
             level = logging.WARNING if name in self._named else logging.DEBUG
             event(_log, level, "no-notices-from", source=name, reason=reason)
