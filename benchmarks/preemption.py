@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,12 +68,14 @@ class Trial:
         self.path = harness.create_sweep(self._server, config)
         self.sweep_id = self.path.rpartition("/")[2]
 
-    def agent(self, name: str) -> subprocess.Popen[bytes]:
-        """One `sweep-agent` on a machine that may be taken away."""
+    def agent(
+        self, name: str, options: Sequence[str] = ("--preemptible",), *, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """One `sweep-agent` on a machine that may be taken away; ``prefix`` stands before its command."""
         words = [sys.executable, "-m", "resweep_agent.cli", self.path, "--url", self._server.url, "--name", name]
         log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
         process = subprocess.Popen(
-            [*words, "--preemptible", "--dir", str(self.folder / name)],
+            [*prefix, *words, *options, "--dir", str(self.folder / name)],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -83,15 +85,21 @@ class Trial:
         self._stack.callback(_end, process)
         return process
 
-    def pair(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
-        """The agent that executes the run, and the one that waits."""
-        busy = self.agent("busy")
+    def wait_until_idle(self, name: str) -> None:
+        """Until the agent has nothing to do, and waits."""
+        self.wait(
+            lambda: any(agent.agent == name and agent.waiting for agent in self.store.agents(self.sweep_id)),
+            f"the agent {name} to wait",
+        )
+
+    def pair(
+        self, options: Sequence[str] = ("--preemptible",), *, prefix: Sequence[str] = ()
+    ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+        """The agent that executes the run, started with ``options`` and ``prefix``, and the one that waits."""
+        busy = self.agent("busy", options, prefix=prefix)
         self.wait(lambda: len(self.starts_ns()) == 1, "the run to start")
         idle = self.agent("idle")
-        self.wait(
-            lambda: any(agent.agent == "idle" and agent.waiting for agent in self.store.agents(self.sweep_id)),
-            "the second agent to wait",
-        )
+        self.wait_until_idle("idle")
         time.sleep(0.3)  # so that the waiting agent is in the middle of its wait, not still on its way to it
         return busy, idle
 

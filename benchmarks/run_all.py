@@ -23,6 +23,7 @@ BENCHMARKS = (
     "throughput",
     "agents",
     "preemption",
+    "notices",
     "log_cost",
     "import_time",
     "memory",

@@ -55,11 +55,16 @@ def short_tmp() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, short_tmp: Path, no_process_left_behind: None) -> Iterator[None]:
-    """No setting of whoever runs the tests reaches them; the embedded server is the test's own, and ends with it."""
+    """No setting of whoever runs the tests reaches them; the embedded server is the test's own, and ends with it.
+
+    Agents ask no metadata service: what answers at its address is the machine's matter. Tests that are about notices
+    say so.
+    """
     for name in list(os.environ):
-        if name.startswith(("RESWEEP_", "WANDB_", "SLURM_")) or name == "REDIS_URL":
+        if name.startswith(("RESWEEP_", "WANDB_", "SLURM_", "AWS_", "GCE_")) or name in ("REDIS_URL", "NO_GCE_CHECK"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("RESWEEP_HOME", str(short_tmp / "home"))
+    monkeypatch.setenv("RESWEEP_NOTICE", "none")
     home = default_home()
     yield
     if server_status(home).running:

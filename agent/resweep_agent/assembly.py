@@ -24,7 +24,7 @@ from resweep_agent.launch import Launcher
 from resweep_agent.link import Backoff, Link
 from resweep_agent.logs import event
 from resweep_agent.loop import Loop
-from resweep_agent.notices import NoticeSource, SignalSource
+from resweep_agent.notices import NoticeChoice, NoticeSource, SignalSource
 from resweep_agent.options import AgentOptions, Policy, make_policy
 from resweep_agent.output import OutputPump, Terminal
 from resweep_agent.parts import Inbox, Parts, Wakeup
@@ -58,7 +58,7 @@ class Work:
         environ: The environment of the agent, and of its children but for what each attempt sets.
         make_launcher: Makes what starts the children.
         terminal: Where their output is shown.
-        sources: Where notices come from, besides signals.
+        sources: Where notices come from, besides signals and what the options name.
     """
 
     options: AgentOptions
@@ -93,6 +93,7 @@ def run_agent(work: Work) -> ExitCode:
 
 
 def _run(work: Work, stack: ExitStack) -> ExitCode:
+    choice = NoticeChoice.parse(work.options.notice, work.environ)
     sweep = _find_sweep(work)
     launcher = work.make_launcher(sweep.config)
     stack.callback(launcher.close)
@@ -101,7 +102,8 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     stack.callback(identity.release)
     wakeup = Wakeup()
     stack.callback(wakeup.close)
-    parts = _parts(work, sweep, launcher, identity, wakeup)
+    sources = [*work.sources, *choice.sources(work.environ, grace=sweep.policy.grace)]
+    parts = _parts(work, sweep, launcher, identity=identity, wakeup=wakeup, sources=sources)
     stack.callback(parts.asker.close)
     for source in parts.sources:
         source.start(wakeup.sender)
@@ -157,7 +159,15 @@ def _patiently(call: Callable[[], Answer]) -> Answer:
         time.sleep(backoff.next_pause())
 
 
-def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wakeup: Wakeup) -> Parts:
+def _parts(
+    work: Work,
+    sweep: _Sweep,
+    launcher: Launcher,
+    *,
+    identity: Identity,
+    wakeup: Wakeup,
+    sources: Sequence[NoticeSource],
+) -> Parts:
     options, store, config, policy = work.options, sweep.store, sweep.config, sweep.policy
     directory = options.directory.absolute()
     link = Link()
@@ -205,7 +215,7 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
         wakeup=wakeup,
         inbox=inbox,
         signals=signals,
-        sources=(signals, *work.sources),
+        sources=(signals, *sources),
         count=options.count,
         max_wait=options.max_wait,
     )
@@ -218,7 +228,7 @@ def _slot(parts: Parts, number: int) -> Slot:
         agent=agent,
         session=parts.identity.session,
         lease_ms=parts.policy.lease_ms,
-        preemptible=parts.policy.preemptible,
+        preemptible=bool(parts.policy.preemptible),
         slot=number,
         slots=parts.surroundings.slots,
     )

@@ -41,6 +41,9 @@ class Claims:
     A call that got no answer may have been executed: it is repeated with the same nonce until it is answered, which
     then gives the same run. No two claims of a process share a nonce: the slot `slot` (from 0) of `slots` takes every
     `slots`-th number.
+
+    Attributes:
+        preemptible: Whether a run whose agent vanishes goes to the run queue.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Claims:
         self._agent = agent
         self._session = session
         self._lease_ms = lease_ms
-        self._preemptible = preemptible
+        self.preemptible = preemptible
         self._number = slot + 1
         self._stride = slots
         self._registrations = 0
@@ -72,7 +75,7 @@ class Claims:
             agent=self._agent,
             nonce=f"{self._session}.{self._number}",
             lease_ms=self._lease_ms,
-            preemptible=self._preemptible,
+            preemptible=self.preemptible,
             offer=offer,
         )
 

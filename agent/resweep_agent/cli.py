@@ -73,7 +73,15 @@ class OneLineErrors(click.Command):
     "--preemptible/--no-preemptible",
     default=None,
     help="Whether runs that end because of a notice, or whose agent vanishes, go back to the run queue. Default: the"
-    " sweep's preemption.auto; else yes under SLURM, and elsewhere after a notice only.",
+    " sweep's preemption.auto; else yes under SLURM and on spot machines, and elsewhere after a notice only.",
+)
+@click.option(
+    "--notice",
+    metavar="SOURCES",
+    envvar="RESWEEP_NOTICE",
+    show_envvar=True,
+    help="Who is asked whether this machine goes, besides signals: auto (the default: SLURM inside a job, and the cloud"
+    " that this machine is in), none, or some of slurm,aws,aws-rebalance,gcp,azure,alibaba.",
 )
 @click.option(
     "--grace", type=click.FloatRange(min=0), metavar="SECONDS", help="From the signal to SIGKILL. Default: the sweep's."

@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     ILLEGAL_STATE = 6, "the agent's place was taken by a newer agent of the same name"
     COMMAND_NOT_FOUND = 7, "the sweep's command or program is not on this machine"
     FLAPPING = 8, "too many runs failed"
-    PREEMPTED = 75, "a notice (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) came; the runs are on the run queue"
+    PREEMPTED = 75, "a notice came (a signal, SLURM, the cloud); the runs are on the run queue"
 
     def __new__(cls, number: int, meaning: str) -> ExitCode:
         member = int.__new__(cls, number)

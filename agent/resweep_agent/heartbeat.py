@@ -76,6 +76,9 @@ class Heart:
         block: Seconds that a wait for a poke may block, below the timeout of the connection.
         post: Takes what the main thread must know; called from the thread.
         pruner: Judges the same runs, where the sweep names one of Optuna's pruners.
+
+    Attributes:
+        preemptible: The machine turned out to be one that may be taken away: heartbeats say so of their runs.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Heart:
         self._post = post
         self._link = link
         self._backoff = Backoff()
+        self.preemptible = False
         self._away = False
         self._kept: dict[ClaimToken, _Kept] = {}
         self._leaving: list[_Kept] = []
@@ -200,7 +204,13 @@ class Heart:
 
     def _beat(self, kept: _Kept, now: float) -> None:
         token = kept.run.token
-        answer = self._store.heartbeat(self._sweep_id, agent=kept.agent, token=token, lease_ms=self._lease_ms)
+        answer = self._store.heartbeat(
+            self._sweep_id,
+            agent=kept.agent,
+            token=token,
+            lease_ms=self._lease_ms,
+            preemptible=self.preemptible,
+        )
         kept.beat_at = now + self._interval
         if answer.hold in (Hold.LAPSED, Hold.STALE):
             # Stale may also mean that Redis forgot our claim (a rollback): adopting finds out.

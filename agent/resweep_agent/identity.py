@@ -65,7 +65,7 @@ def identify(name: str | None, environ: Mapping[str, str], directory: Path | Non
             )
         return Identity(name, session, host, os.getpid())
     base = slurm_name(environ)
-    folder = directory or Path(tempfile.gettempdir()) / f"resweep-agents-{os.getuid()}"
+    folder = directory or agents_folder()
     _make_private(folder)
     # Machines may share a host name (containers on the host's network, users of one machine): a random part, kept
     # in the lock file, tells them apart. A SLURM job must be the same agent wherever it is restarted, so it has none.
@@ -78,6 +78,11 @@ def identify(name: str | None, environ: Mapping[str, str], directory: Path | Non
             return Identity(base if number == 0 else f"{base}-{number}", session, host, os.getpid(), lock)
         return Identity(f"{stem}-{_kept_suffix(lock)}-{number}", session, host, os.getpid(), lock)
     raise AgentError(f"{MOST_AGENTS} agents hold a lock in {folder}; give this one a --name", ExitCode.USAGE)
+
+
+def agents_folder() -> Path:
+    """Where the agents of one user on one machine see each other."""
+    return Path(tempfile.gettempdir()) / f"resweep-agents-{os.getuid()}"
 
 
 def slurm_name(environ: Mapping[str, str]) -> str | None:

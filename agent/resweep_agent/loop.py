@@ -16,9 +16,10 @@ from resweep_agent.flapping import FlappingGuard
 from resweep_agent.giveback import give_back
 from resweep_agent.launch import prepare
 from resweep_agent.logs import event
+from resweep_agent.lookout import Lookout, time_to_kill
 from resweep_agent.notices import Notice
 from resweep_agent.parts import Parts
-from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, mark_preempting, send_last_words
+from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, send_last_words
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
@@ -40,8 +41,6 @@ POLL = 1.0
 """Seconds between two claims of an idle agent that nobody wakes."""
 LONGEST_SLEEP = 5.0
 """Seconds after which the guard is looked at."""
-MARK_PATIENCE = 1.0
-"""Seconds for which the children's signal waits until Redis has the mark."""
 REPORT_PATIENCE = 30.0
 """Seconds after the grace of a notice in which reports must be delivered."""
 IDLE_PATIENCE = 600.0
@@ -61,7 +60,7 @@ class Loop:
         self._selector.register(parts.wakeup.receiver, selectors.EVENT_READ)
         self._flapping = FlappingGuard(parts.policy.flapping, clock())
         self._verdict = Verdict()
-        self._notice: Notice | None = None
+        self._lookout = Lookout(parts)
         self._report_until = float("inf")
         self._taken = 0
         self._idle_until = 0.0
@@ -103,27 +102,26 @@ class Loop:
     def _take_notices(self, now: float) -> None:
         if self._parts.signals.finish_requested and self._verdict.ending is None:
             self._verdict.decide(ExitCode.OK, "Ctrl-C: what runs may finish; once more gives it back to the run queue")
-        if self._notice is not None:
-            return
-        notice = next(filter(None, (source.poll() for source in self._parts.sources)), None)
-        if notice is None:
-            return
-        self._notice = notice
+        for notice in self._lookout.news():
+            self._take_notice(notice)
+        if self._parts.policy.preemptible is None and self._lookout.finds_preemptible():
+            self._parts.heart.preemptible = True
+            for slot in self._slots:
+                slot.claims.preemptible = True
+
+    def _take_notice(self, notice: Notice) -> None:
         policy = self._parts.policy
-        event(_log, logging.WARNING, "notice", source=notice.source, grace=policy.grace)
-        self._verdict.decide(ExitCode.PREEMPTED, f"notice: {notice.source}")
-        running = [slot.attempt for slot in self._slots if slot.attempt is not None]
-        if policy.marks and running:
-            tokens = [attempt.run.token for attempt in running]
-            reason = f"notice: {notice.source}"
-            mark_preempting(self._parts.store, tokens, reason=reason, patience=MARK_PATIENCE)
-        told = self._clock()
-        kill_at = told + policy.grace
-        if notice.deadline is not None:
-            kill_at = max(told, min(kill_at, notice.deadline))
+        ending = [] if notice.hint else self._attempts()
+        if not notice.hint:
+            self._verdict.decide(ExitCode.PREEMPTED, f"notice: {notice}")
+        tokens = [attempt.run.token for attempt in ending] if policy.marks else []
+        self._lookout.announce(notice, tokens, self._clock())
+        if notice.hint:
+            return
+        kill_at = time_to_kill(notice, policy.grace, self._clock())
         self._report_until = kill_at + REPORT_PATIENCE
-        for attempt in running:
-            attempt.give_notice(notice.source, policy.signal, kill_at)
+        for attempt in ending:
+            attempt.give_notice(str(notice), policy.signal, kill_at)
 
     def _take_beats(self, now: float) -> None:
         for beat in self._parts.inbox.take():

@@ -28,6 +28,7 @@ class AgentOptions:
     count: int | None = None  # runs to take
     slots: int = 1  # runs side by side
     preemptible: bool | None = None
+    notice: str | None = None  # "auto", "none" or names of sources; None: RESWEEP_NOTICE
     grace: float | None = None  # seconds
     lease: float | None = None  # seconds
     heartbeat: float | None = None  # seconds
@@ -45,7 +46,7 @@ class Policy:
     grace: float  # seconds between the signal and SIGKILL
     signal: signal.Signals  # what tells a child that its machine goes
     marks: bool  # a notice puts the runs on the run queue
-    preemptible: bool  # a run whose agent vanishes goes to the run queue, too
+    preemptible: bool | None  # a run whose agent vanishes goes to the run queue, too; None: if a source says spot
     flapping: FlappingLimits
 
     @property
@@ -72,7 +73,7 @@ def make_policy(options: AgentOptions, config: SweepConfig, environ: Mapping[str
         grace=config.preemption.grace if options.grace is None else options.grace,
         signal=signal.Signals[config.preemption.signal],
         marks=wanted is not False,
-        preemptible="SLURM_JOB_ID" in environ if wanted is None else wanted,
+        preemptible=True if wanted is None and "SLURM_JOB_ID" in environ else wanted,
         flapping=flapping,
     )
 

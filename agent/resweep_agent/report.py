@@ -1,17 +1,10 @@
-"""Telling the store how an attempt ended, and that it is about to."""
+"""Telling the store how an attempt ended."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Sequence
-
 from resweep_agent.launch import Exit
-from resweep_agent.logs import event
 from resweep_agent.watch import Attempt
-from resweep_scheduler.store import ClaimedRun, ClaimToken, EndAnswer, EndRequest, Hold, Store, StoreError
-
-_log = logging.getLogger(__name__)
+from resweep_scheduler.store import ClaimedRun, EndAnswer, EndRequest, Hold, Store, StoreError
 
 COMMAND_NOT_FOUND_STATUS = 127
 """The exit status of an attempt whose command does not exist, as a shell has it."""
@@ -69,24 +62,3 @@ def send_last_words(store: Store, attempt: Attempt) -> None:
         store.append_output(attempt.run.token, piece.text, piece=piece.number)
     except StoreError:
         attempt.output.put_back(piece)
-
-
-def mark_preempting(store: Store, tokens: Sequence[ClaimToken], *, reason: str, patience: float) -> bool:
-    """Mark the attempts, and return after `patience` seconds at most; True when all marks are acknowledged.
-
-    What is not acknowledged may still arrive; the report of each end says the same again.
-    """
-    done = threading.Event()
-
-    def mark() -> None:
-        try:
-            for token in tokens:
-                store.mark_preempting(token, reason=reason)
-            done.set()
-        except StoreError as error:
-            event(_log, logging.WARNING, "mark-failed", error=error, next="the report of the end says it")
-
-    thread = threading.Thread(target=mark, name="resweep-mark", daemon=True)
-    thread.start()
-    thread.join(patience)
-    return done.is_set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from rich.console import Console
 from support.servers import Server
@@ -55,6 +57,22 @@ def test_it_follows_a_few_and_many_changes(told: Story) -> None:
     assert best.metric == 0.7
     assert monitor.unsuccessful() == 1
     assert (monitor.progress().done, monitor.progress().total) == (FEW + 4, None)
+
+
+def test_a_notice_is_told_with_the_time_that_is_left(told: Story) -> None:
+    monitor = Monitor(told.store, told.sweep_id)
+    token = told.claim().token
+    told.store.mark_preempting(token, reason="notice: aws spot stop", source="aws", lead_ms=118_000)
+    note = functools.partial(told.store.note_notice, told.sweep_id, agent="box-0", session="s", source="aws")
+    assert note(number=1, detail="spot stop", lead_ms=118_000)
+    assert note(number=2, hint=True)
+    lines = [story(event, monitor) for event in monitor.step(1.0)]
+    texts = [" ".join(line.plain.split()[1:]) for line in lines if line is not None]
+    assert texts[-3:] == [
+        f"{token.run_id} preempting (notice: aws spot stop, in 1m 58s)",
+        "agent notice box-0 is to go: aws spot stop, in 1m 58s",
+        "agent notice box-0 may go: aws",
+    ]
 
 
 def test_a_run_that_logs_is_read_again_without_an_event(told: Story) -> None:

@@ -144,6 +144,17 @@ def _mark_preempting(stage: Stage) -> Call:
     )
 
 
+def _note_notice(stage: Stage) -> Call:
+    def replace() -> None:
+        stage.register("one", "oneb")
+
+    return Call(
+        lambda store: store.note_notice(stage.sweep_id, agent="one", session="onea", number=1, source="aws"),
+        lambda answer: answer is True,
+        replace,
+    )
+
+
 def _log(stage: Stage) -> Call:
     token = stage.begin()
     rows = [(0, '{"loss":2}', 2.0), (1, '{"loss":1}', 1.0)]
@@ -366,6 +377,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "mark_preempting": _mark_preempting,
     "prune_run": _prune_run,
     "note_deliveries": _note_deliveries,
+    "note_notice": _note_notice,
     "release": _release,
     "remove_runs": _remove_runs,
     "retry_run": _retry_run,

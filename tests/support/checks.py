@@ -79,7 +79,10 @@ def replay_events(events: Iterable[Event], *, rolled_back: bool = False) -> Repl
     """
     replay = Replay()
     for event in events:
-        if event.run_id is None:
+        if event.kind == "notice":
+            if event.run_id or event.before or event.after:
+                replay.faults.append(f"a notice to {event.agent} is about a run, or changed a state")
+        elif event.run_id is None:
             _play_sweep_event(replay, event)
         else:
             _play_run_event(replay, event, rolled_back=rolled_back)

@@ -14,6 +14,7 @@ from resweep_scheduler.creation import create_sweep
 from resweep_scheduler.store import Store
 
 PROGRAM = Path(__file__).with_name("training_script.py")
+PLAIN_PROGRAM = Path(__file__).with_name("plain_script.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def make_sweep(
     preemption: dict[str, Any] | None = None,
     retry: dict[str, int] | None = None,
     grid: bool = True,
+    plain: Path | None = None,
 ) -> tuple[Store, str]:
     """Create a sweep over the training script with `points` runs; returns its store and its id.
 
@@ -117,13 +119,14 @@ def make_sweep(
         lease: Seconds; must be long against the hiccups of a busy machine.
         heartbeat: Seconds; a sixth of the lease when None.
         grid: Whether the points are a grid's; random ones otherwise.
+        plain: The folder of the script that knows nothing of resweep, which is then the program.
     """
     parameter: dict[str, Any] = {"values": list(range(points))} if grid else {"min": 0.0, "max": 1.0}
     settings: dict[str, Any] = {
-        "program": str(PROGRAM),
+        "program": str(PLAIN_PROGRAM if plain else PROGRAM),
         "method": "grid" if grid else "random",
         "parameters": {"point": parameter},
-        "command": ["${env}", "${interpreter}", "${program}"],
+        "command": ["${env}", "${interpreter}", "${program}", *(["--folder", str(plain), "${args}"] if plain else [])],
         "metric": {"name": "score", "goal": "maximize"},
         # So lenient that nobody is stopped: what is kept for it is checked like the rest.
         "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1.0000001},

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from support.checks import check_promises
 from support.launching import FakeChild, FakeLauncher
 from support.stores import SWEEP, Agent, make_sweep
 from support.waiting import wait_until
@@ -24,6 +25,7 @@ from resweep_agent.heartbeat import Beat, Heart
 from resweep_agent.identity import Identity
 from resweep_agent.launch import Exit
 from resweep_agent.link import Link
+from resweep_agent.lookout import time_to_kill
 from resweep_agent.loop import IDLE_PATIENCE, REPORT_PATIENCE, Loop
 from resweep_agent.notices import Notice, SignalSource
 from resweep_agent.options import Policy
@@ -48,6 +50,7 @@ class NoticeByHand:
 
     def __init__(self) -> None:
         self.notice: Notice | None = None
+        self.preemptible = False
 
     def start(self, wake_descriptor: int) -> None:
         """Nothing to start."""
@@ -82,6 +85,7 @@ class Bench:
         count: int | None = None,
         max_wait: float | None = None,
         marks: bool = True,
+        preemptible: bool | None = False,
         flapping: FlappingLimits = OTHER_LIMITS,
         values: int = 3,
         run_cap: int | None = None,
@@ -97,7 +101,7 @@ class Bench:
         self.stack.callback(wakeup.close)
         self.inbox = Inbox(wakeup)
         identity = Identity("me", "abcd", "host", 1)
-        policy = Policy(60_000, 10.0, 30.0, signal.SIGTERM, marks, False, flapping)
+        policy = Policy(60_000, 10.0, 30.0, signal.SIGTERM, marks, preemptible, flapping)
         pump = OutputPump(Silent())
         pump.start()
         self.stack.callback(pump.close)
@@ -275,9 +279,85 @@ def test_a_deadline_of_the_machine_shortens_the_grace(bench: Bench) -> None:
     bench.build()
     bench.step()
     bench.source.notice = Notice("spot", deadline=bench.now + 3.0)
-    assert bench.step() == pytest.approx(bench.now + 3.0)
-    bench.step(3.0)
+    assert bench.step() == pytest.approx(bench.now + 2.7), "a tenth is left for the report"
+    bench.step(2.7)
     assert signal.SIGKILL in bench.child.signals
+
+
+@pytest.mark.parametrize(("lead", "killed_after"), [(120.0, 30.0), (31.0, 29.0), (20.0, 18.0), (0.0, 0.0), (-5.0, 0.0)])
+def test_the_children_are_gone_before_the_machine_is(lead: float, killed_after: float) -> None:
+    notice = Notice("aws", deadline=1000.0 + lead)
+    assert time_to_kill(notice, 30.0, 1000.0) == pytest.approx(1000.0 + killed_after)
+
+
+def test_a_notice_is_an_event_with_its_source_and_how_long_the_machine_is_there(bench: Bench) -> None:
+    bench.build()
+    bench.step()
+    bench.source.notice = Notice("aws", deadline=bench.now + 120.0, detail="spot terminate")
+    bench.step()
+    bench.step(1.0)
+    marked, noted = [event for event in bench.store.events(SWEEP) if event.kind in ("preempting", "notice")]
+    assert marked.data == {"reason": "notice: aws spot terminate", "source": "aws", "lead_ms": 120_000}
+    assert (noted.run_id, noted.agent, noted.attempt) == (None, "me", None)
+    assert noted.data == {"source": "aws", "detail": "spot terminate", "lead_ms": 120_000}
+    bench.end(ended=Exit(None, 15))
+    bench.step()
+    assert bench.record().reason == "notice: aws spot terminate"
+    check_promises(bench.store, SWEEP, complete=False)
+
+
+def test_an_agent_without_a_run_tells_of_its_notice_too(bench: Bench) -> None:
+    bench.build(count=1)
+    bench.store.command_sweep(SWEEP, SweepCommand.PAUSE)
+    bench.step()
+    bench.source.notice = Notice("SIGTERM")
+    assert bench.step() is None
+    assert [event.data for event in bench.store.events(SWEEP) if event.kind == "notice"] == [{"source": "SIGTERM"}]
+
+
+def test_a_hint_is_an_event_and_nothing_else(bench: Bench) -> None:
+    bench.build(values=2)
+    bench.step()
+    bench.source.notice = Notice("aws", detail="rebalance recommendation", hint=True)
+    bench.step()
+    bench.step(1.0)
+    assert bench.child.signals == []
+    assert bench.record().state is RunState.RUNNING
+    bench.end()
+    bench.step(1.0)
+    assert len(bench.launcher.launched) == 2, "the agent goes on"
+    hints = [event.data for event in bench.store.events(SWEEP) if event.kind == "notice"]
+    assert hints == [{"source": "aws", "detail": "rebalance recommendation", "hint": True}]
+
+    bench.source.notice = Notice("aws", detail="spot terminate")
+    bench.step(1.0)
+    assert bench.child.signals == [signal.SIGTERM]
+    assert [event.data["detail"] for event in bench.store.events(SWEEP) if event.kind == "notice"] == [
+        "rebalance recommendation",
+        "spot terminate",
+    ]
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["the run that is running", "the run that comes next"])
+@pytest.mark.parametrize(("policy", "state"), [(None, "preempted"), (False, "crashed")])
+def test_on_a_spot_machine_a_run_whose_agent_vanishes_is_preempted(
+    bench: Bench, policy: bool | None, state: str, later: bool
+) -> None:
+    """Unless somebody said how it should be."""
+    loop = bench.build(values=2, preemptible=policy)
+    bench.step()
+    bench.source.preemptible = True
+    bench.step()
+    if later:
+        bench.end()
+        bench.step(1.0)
+        token = bench.launcher.launched[-1][0].token
+        bench.store.heartbeat(SWEEP, agent="me", token=token, lease_ms=60_000)  # its child is launched
+    else:
+        loop._parts.heart.hurry()
+        loop._parts.heart.step(bench.now)
+    Agent(bench.store, "me", session="newer")  # its host was started again
+    assert bench.record().state.value == state
 
 
 def test_without_marks_a_notice_ends_the_run_and_does_not_requeue_it(bench: Bench) -> None:

@@ -18,7 +18,7 @@ def config(**more: object) -> SweepConfig:
 @pytest.mark.parametrize(
     ("flag", "auto", "slurm", "marks", "preemptible"),
     [
-        (None, None, False, True, False),
+        (None, None, False, True, None),
         (None, None, True, True, True),
         (None, True, False, True, True),
         (None, False, True, False, False),
@@ -27,7 +27,7 @@ def config(**more: object) -> SweepConfig:
     ],
 )
 def test_the_flag_comes_before_the_config_and_that_before_slurm(
-    flag: bool | None, auto: bool | None, slurm: bool, marks: bool, preemptible: bool
+    flag: bool | None, auto: bool | None, slurm: bool, marks: bool, preemptible: bool | None
 ) -> None:
     environ = {"SLURM_JOB_ID": "1"} if slurm else {}
     sweep = config(preemption={} if auto is None else {"auto": auto})

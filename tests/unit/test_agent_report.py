@@ -11,7 +11,7 @@ from support.stores import Agent, make_offer, make_sweep
 
 from resweep_agent.launch import Exit
 from resweep_agent.output import OutputStream
-from resweep_agent.report import deliver, end_of, mark_preempting
+from resweep_agent.report import deliver, end_of
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import ClaimedRun, ClaimToken, EndRequest, Hold, RunState, Store
 
@@ -101,10 +101,3 @@ def test_a_report_of_a_stale_attempt_is_refused(store: Store) -> None:
     answer = deliver(store, EndRequest(run.token, 0), run, sweep_id="sweep1", agent="a", lease_ms=60_000)
     assert answer.hold is Hold.STALE
     assert store.run(run.token.run_id).state is RunState.RUNNING
-
-
-def test_a_mark_is_acknowledged(store: Store) -> None:
-    make_sweep(store)
-    run = Agent(store).take(make_offer(1))
-    assert mark_preempting(store, [run.token], reason="notice: SIGTERM", patience=5.0)
-    assert store.run(run.token.run_id).state is RunState.PREEMPTING

@@ -88,6 +88,15 @@ def test_each_receiver_gets_the_events_that_it_asks_for_in_order(post: Post) -> 
     assert post.deliver() == 0
 
 
+def test_a_notice_to_an_agent_is_no_news_of_the_sweep(post: Post) -> None:
+    post.note()
+    post.deliver()
+    Agent(post.store, "other")
+    post.store.note_notice(SWEEP, agent="other", session="session-other", number=1, source="aws")
+    assert not post.note()
+    assert post.deliver() == 0
+
+
 def test_what_is_posted_names_the_event_and_holds_no_parameters(post: Post) -> None:
     post.note()
     post.deliver()

@@ -139,6 +139,18 @@ def mark_preempting(store: Store, clock: Clock) -> Call:
     return begin_run(store).mark
 
 
+@calls("mark_preempting")
+def mark_after_a_notice(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    return lambda: store.mark_preempting(token, reason="notice: aws", source="aws", lead_ms=1)
+
+
+@calls("note_notice")
+def note_a_notice(store: Store, clock: Clock) -> Call:
+    begin_run(store)
+    return lambda: store.note_notice(SWEEP, agent="a", session="session-a", number=1, source="aws", lead_ms=5000)
+
+
 @calls("log")
 def log(store: Store, clock: Clock) -> Call:
     agent = begin_run(store)

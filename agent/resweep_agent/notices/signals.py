@@ -31,6 +31,11 @@ class SignalSource:
         """True after the first SIGINT: finish what runs, claim nothing more."""
         return self._interrupts > 0
 
+    @property
+    def preemptible(self) -> bool:
+        """A signal says nothing of the machine before it comes."""
+        return False
+
     def start(self, wake_descriptor: int) -> None:
         """Set the handlers; Python writes a byte to `wake_descriptor` for each signal."""
         if threading.current_thread() is not threading.main_thread():

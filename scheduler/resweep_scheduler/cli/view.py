@@ -102,6 +102,13 @@ def story(event: Event, monitor: Monitor) -> Text | None:
     state = STORIES.get(event.kind)
     if event.kind == "state":
         what = Text.assemble(("sweep     ", "bold"), f"{event.before} → {event.after}")
+    elif event.kind == "notice":
+        _, _, style = render.RUN_STYLES[RunState.PREEMPTING]
+        word = "may go" if event.data.get("hint") else "is to go"
+        told = " ".join(str(event.data[name]) for name in ("source", "detail") if name in event.data)
+        what = Text.assemble(
+            ("agent     ", "bold"), (f"{'notice':<11}", style), f"{event.agent} {word}: {told}{_lead(event)}"
+        )
     elif state is None or event.run_id is None:
         return None
     else:
@@ -125,10 +132,16 @@ def _details(event: Event, monitor: Monitor) -> str:
     if event.kind in ("preempted", "retried"):
         parts.append("on the run queue")
     if event.kind in ("preempting", "preempted") and (reason := event.data.get("reason")):
-        parts.append(f"({reason})")
+        parts.append(f"({reason}{_lead(event)})")
     if event.kind not in ("preempting", "preempted", "retried") and monitor.planned:
         parts.append(f"[{monitor.progress().done}/{monitor.planned}]")
     return "  ".join(parts)
+
+
+def _lead(event: Event) -> str:
+    """How long the machine is still there, if a notice said so."""
+    lead = event.data.get("lead_ms")
+    return "" if lead is None else f", in {render.duration(lead / 1000)}"
 
 
 def picture(monitor: Monitor) -> Group:

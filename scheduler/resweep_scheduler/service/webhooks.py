@@ -71,7 +71,7 @@ def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now
 
 def kind_of(event: Event) -> str:
     """The name under which a receiver asks for an event."""
-    return "sweep" if event.run_id is None else event.kind
+    return "sweep" if event.run_id is None and event.kind != "notice" else event.kind
 
 
 def deliver_due(

@@ -93,16 +93,60 @@ class AttemptTransitions(StoreBase):
         answer = self._run_script("end_and_claim", key, report=_without_none(report), ask=_without_none(ask))
         return _decode_end(answer["report"]), self._decode_claim(answer["answer"], claim.sweep_id)
 
-    def heartbeat(self, sweep_id: str, *, agent: str, token: ClaimToken, lease_ms: int) -> HeartbeatAnswer:
-        """Renews the lease; the first one also says that the child is launched."""
-        key = self.keys.run(token.run_id)
-        answer = self._run_script("heartbeat", key, sid=sweep_id, agent=agent, lease_ms=lease_ms, **_token(token))
+    def heartbeat(
+        self, sweep_id: str, *, agent: str, token: ClaimToken, lease_ms: int, preemptible: bool = False
+    ) -> HeartbeatAnswer:
+        """Renews the lease; the first one also says that the child is launched.
+
+        Args:
+            preemptible: A lost lease means a lost machine, which was not known when the run was claimed.
+        """
+        answer = self._run_script(
+            "heartbeat", self.keys.run(token.run_id), sid=sweep_id, agent=agent, lease_ms=lease_ms,
+            preemptible=preemptible or None, **_token(token),
+        )  # fmt: skip
         return _decode_heartbeat(answer)
 
-    def mark_preempting(self, token: ClaimToken, *, reason: str) -> WriteAnswer:
-        """From now on any end but exit 0 requeues the run. ``reason`` is for people, such as "script" or "SIGTERM"."""
+    def mark_preempting(
+        self, token: ClaimToken, *, reason: str, source: str | None = None, lead_ms: int | None = None
+    ) -> WriteAnswer:
+        """From now on any end but exit 0 requeues the run.
+
+        Args:
+            reason: For people, such as "script" or "notice: SIGTERM".
+            source: Where the notice came from that the mark follows.
+            lead_ms: From now until the machine goes, if the notice says it.
+        """
         key = self.keys.run(token.run_id)
-        return decode_write(self._run_script("mark_preempting", key, reason=reason, **_token(token)))
+        answer = self._run_script(
+            "mark_preempting", key, reason=reason, source=source, lead_ms=lead_ms, **_token(token)
+        )
+        return decode_write(answer)
+
+    def note_notice(
+        self,
+        sweep_id: str,
+        *,
+        agent: str,
+        session: str,
+        number: int,
+        source: str,
+        detail: str = "",
+        hint: bool = False,
+        lead_ms: int | None = None,
+    ) -> bool:
+        """Has the events say that an agent got a notice; False when the agent has left or was replaced.
+
+        Args:
+            number: Of the notices of this session, from 1: the same call again changes nothing.
+            hint: The machine may go; nothing follows from it.
+            lead_ms: From now until the machine goes, if the notice says it.
+        """
+        answer = self._run_script(
+            "note_notice", self.keys.sweep(sweep_id), sid=sweep_id, agent=agent, session=session, number=number,
+            source=source, detail=detail or None, hint=hint or None, lead_ms=lead_ms,
+        )  # fmt: skip
+        return bool(answer["outcome"] == "ok")
 
     def adopt(self, sweep_id: str, *, agent: str, token: ClaimToken, claimed_at: int, lease_ms: int) -> HeartbeatAnswer:
         """Takes back a run whose lease was lost in an outage, if nobody else took it: then ``hold`` is OWNER.

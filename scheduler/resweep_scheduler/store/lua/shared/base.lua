@@ -30,6 +30,6 @@ local function reply(answer) return cjson.encode(answer) end
 local function event(sid, kind, rid, run, before, after, data)
   if not given(sid) then return end
   redis.call('XADD', sweep_key(sid, 'events'), '*', 'kind', kind, 'run', rid or '',
-    'attempt', run and int(run.attempt) or '', 'agent', run and run.agent or '',
+    'attempt', run and run.attempt and int(run.attempt) or '', 'agent', run and run.agent or '',
     'before', before or '', 'after', after or '', 'data', data and cjson.encode(data) or '')
 end
