@@ -178,6 +178,7 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
             directory=directory,
             checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
             slots=options.slots,
+            signal=config.preemption.signal,
         ),
         launcher=launcher,
         asker=Asker(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from resweep_agent.noticefile import NoticeFile
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
 
@@ -37,6 +38,7 @@ class Surroundings:
         url: The address of the store, with its password.
         directory: Below it are the folders of the attempts.
         checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+        signal: The name of the signal that a child gets after a notice; "none" for none.
     """
 
     environ: Mapping[str, str]
@@ -46,6 +48,7 @@ class Surroundings:
     directory: Path
     checkpoints: Path
     slots: int = 1
+    signal: str = "SIGTERM"
 
     @cached_property
     def wandb_directory(self) -> str:
@@ -55,6 +58,10 @@ class Surroundings:
     def attempt_directory(self, run: ClaimedRun) -> Path:
         """Where the files of this attempt are."""
         return self.directory / self.sweep_id / run.token.run_id / f"attempt-{run.token.attempt}"
+
+    def notice_file(self, run: ClaimedRun) -> NoticeFile:
+        """What tells the processes of this attempt that their machine goes; no other attempt has the same."""
+        return NoticeFile(self.attempt_directory(run) / f"notice-{run.token.nonce}")
 
     def parameter_file(self, run: ClaimedRun) -> str:
         """Where W&B's agent puts the run's parameters, too."""
@@ -76,6 +83,7 @@ class Surroundings:
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
             "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+            "RESWEEP_NOTICE_SIGNAL": self.signal,
         }
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
@@ -93,6 +101,7 @@ class Surroundings:
             "RESWEEP_AGENT_ID": agent,
             "RESWEEP_ATTEMPT": str(run.token.attempt),
             "RESWEEP_CLAIM": run.token.encode(),
+            "RESWEEP_NOTICE_FILE": str(self.notice_file(run).path),
         }
         share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
         if share is not None:

@@ -43,7 +43,7 @@ class Policy:
     lease_ms: int
     heartbeat: float  # seconds
     grace: float  # seconds between the signal and SIGKILL
-    signal: signal.Signals  # what tells a child that its machine goes
+    signal: signal.Signals | None  # what tells a child that its machine goes; None: its notice file alone
     marks: bool  # a notice puts the runs on the run queue
     preemptible: bool  # a run whose agent vanishes goes to the run queue, too
     flapping: FlappingLimits
@@ -70,7 +70,7 @@ def make_policy(options: AgentOptions, config: SweepConfig, environ: Mapping[str
         lease_ms=round(lease * 1000),
         heartbeat=heartbeat,
         grace=config.preemption.grace if options.grace is None else options.grace,
-        signal=signal.Signals[config.preemption.signal],
+        signal=signal.Signals.__members__.get(config.preemption.signal),
         marks=wanted is not False,
         preemptible="SLURM_JOB_ID" in environ if wanted is None else wanted,
         flapping=flapping,

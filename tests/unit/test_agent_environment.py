@@ -48,6 +48,8 @@ def test_the_child_learns_its_run_by_the_names_of_wandb_and_ours(tmp_path: Path)
         "RESWEEP_ATTEMPT": "2",
         "RESWEEP_CLAIM": "2:abcd.7",
         "RESWEEP_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
+        "RESWEEP_NOTICE_FILE": str(tmp_path / "s1" / "run1" / "attempt-2" / "notice-abcd.7"),
+        "RESWEEP_NOTICE_SIGNAL": "SIGTERM",
     }
 
 

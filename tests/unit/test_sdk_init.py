@@ -175,7 +175,7 @@ def test_the_next_attempt_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch)
     agent.take()
     enter_attempt(store, monkeypatch, agent)
     run = resweep.init()
-    assert (run.resumed, run.attempt, run.starting_step, run.preempting) == (True, 2, 1, False)
+    assert (run.resumed, run.attempt, run.starting_step, bool(run.preempting)) == (True, 2, 1, False)
 
 
 def test_a_second_process_of_one_attempt_goes_on_after_the_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
