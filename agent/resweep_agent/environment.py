@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from resweep_agent.devices import ONE_PLACE, Places
 from resweep_agent.noticefile import NoticeFile
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
@@ -38,6 +39,7 @@ class Surroundings:
         url: The address of the store, with its password.
         directory: Below it are the folders of the attempts.
         checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+        places: The places for runs side by side, and their GPUs.
         signal: The name of the signal that a child gets after a notice; "none" for none.
     """
 
@@ -47,7 +49,7 @@ class Surroundings:
     sweep_id: str
     directory: Path
     checkpoints: Path
-    slots: int = 1
+    places: Places = ONE_PLACE
     signal: str = "SIGTERM"
 
     @cached_property
@@ -103,23 +105,7 @@ class Surroundings:
             "RESWEEP_CLAIM": run.token.encode(),
             "RESWEEP_NOTICE_FILE": str(self.notice_file(run).path),
         }
-        share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
-        if share is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = share
-        return environment
-
-
-def device_share(devices: str | None, slot: int, slots: int) -> str | None:
-    """The part of CUDA_VISIBLE_DEVICES for one of `slots`; None to leave the variable alone.
-
-    The list is cut into even parts; with fewer devices than slots, slots share a device in turn.
-    """
-    names = [name.strip() for name in (devices or "").split(",") if name.strip()]
-    if slots == 1 or not names:
-        return None
-    if len(names) < slots:
-        return names[slot % len(names)]
-    return ",".join(names[len(names) * slot // slots : len(names) * (slot + 1) // slots])
+        return environment | self.places.environment(slot)
 
 
 def write_parameter_file(path: str, params: Mapping[str, object]) -> None:

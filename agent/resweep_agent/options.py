@@ -26,7 +26,8 @@ class AgentOptions:
     project: str | None = None
     name: str | None = None
     count: int | None = None  # runs to take
-    slots: int = 1  # runs side by side
+    slots: int | None = None  # runs side by side; None: as many as gpus_per_run allows, or 1
+    gpus_per_run: int | None = None  # None: the slots share them
     preemptible: bool | None = None
     grace: float | None = None  # seconds
     lease: float | None = None  # seconds
