@@ -26,8 +26,8 @@ FOREIGN = (
 )
 """Variables of another run or another agent that must not leak into a child."""
 
-RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
-"""Which process of several this is. The agent's own are told to its children, whose ranks they are not."""
+RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "LOCAL_RANK", "SLURM_STEP_ID")
+"""Which process of several this is, and in which step. The agent's own are told to its children, whose they are not."""
 
 
 @dataclass(frozen=True)
