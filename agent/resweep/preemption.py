@@ -95,10 +95,11 @@ class NoticeWatch:
     def _begin(self) -> None:
         if self._watcher == os.getpid() or self._closed:
             return
-        if os.getpid() != self._owner:  # forked: the thread and the callbacks are the parent's
-            self._callbacks, self._closing = deque(), SimpleQueue()
         self._watcher = os.getpid()
-        self._leave_mark()
+        if self._watcher == self._owner:
+            self._leave_mark()
+        else:  # forked: the thread and the callbacks are the parent's
+            self._callbacks, self._closing = deque(), SimpleQueue()
         self._look()
         self._thread = threading.Thread(target=self._loop, name="resweep-notice", daemon=True)
         self._thread.start()
