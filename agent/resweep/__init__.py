@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resweep.configuration import Config
     from resweep.errors import CommError, Error, UsageError
     from resweep.runs import Run
-    from resweep.session import define_metric, finish, init, log, mark_preempting
+    from resweep.session import define_metric, finish, init, log, mark_preempting, on_preempt
     from resweep.summaries import Summary
     from resweep.sweeps import agent, sweep
 
@@ -41,6 +41,7 @@ _HOMES = {
     "init": "resweep.session",
     "log": "resweep.session",
     "mark_preempting": "resweep.session",
+    "on_preempt": "resweep.session",
     "sweep": "resweep.sweeps",
 }
 _OF_THE_RUN = ("config", "run", "summary")
@@ -57,6 +58,7 @@ __all__ = [
     "init",
     "log",
     "mark_preempting",
+    "on_preempt",
     "run",
     "summary",
     "sweep",

@@ -16,6 +16,7 @@ from resweep.checkpoints import CheckpointFolder
 from resweep.configuration import Config
 from resweep.exitstatus import code_of
 from resweep.notes import Notes
+from resweep.preemption import Callback, NoticeWatch, Preempting
 from resweep.spill import Commit
 from resweep.steps import Row, StepLedger
 from resweep.summaries import Summary
@@ -77,7 +78,8 @@ class Run:
         self._applying = False
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._preempting = False
+        self._watch = NoticeWatch.from_environment(os.environ)
+        self._preempting = Preempting(self._watch)
         self._finished = False
 
     def begin(self, channel: Channel) -> None:
@@ -159,8 +161,8 @@ class Run:
         return self._facts.attempt
 
     @property
-    def preempting(self) -> bool:
-        """True once this attempt called ``mark_preempting``."""
+    def preempting(self) -> Preempting:
+        """A flag that is set when this machine will be taken away: by a notice, and by ``mark_preempting``."""
         return self._preempting
 
     @property
@@ -243,8 +245,20 @@ class Run:
         """
         if os.getpid() != self._pid:
             return False
-        self._preempting = True
+        self._preempting.mark()
         return self._channel.mark_preempting(self._facts.mark_timeout)
+
+    def on_preempt(self, callback: Callback) -> Callback:
+        """Have `callback()` called once, within a tenth of a second after a notice; at once if that has come.
+
+        It is called in a thread of its own while the training goes on: what it raises is logged, and ``finish`` waits
+        for it. The script has to end by itself, at the latest when the grace is over. Also a decorator.
+
+        In the main thread SIGTERM and the sweep's ``preemption.signal`` become notices where their action is the
+        default one, until ``finish``.
+        """
+        self._watch.call(callback)
+        return callback
 
     def save_checkpoint(
         self, path: str | os.PathLike[str], step: int | None = None, metadata: Mapping[str, Any] | None = None
@@ -312,6 +326,7 @@ class Run:
         """
         if self._finished or os.getpid() != self._pid:
             return
+        self._watch.close(self._facts.finish_timeout)
         with self._lock:
             self._applying = False  # this may be a signal handler that interrupted `log`, which will not go on
             self._apply()

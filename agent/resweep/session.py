@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from resweep.errors import Error, UsageError
 from resweep.exitstatus import Witness
 from resweep.notes import logger
+from resweep.preemption import Callback
 from resweep.runs import Run
 from resweep.settings import Settings, resolve
 
@@ -163,6 +164,11 @@ def finish(exit_code: int = 0) -> None:
 def mark_preempting() -> bool:
     """``Run.mark_preempting`` of the active run. Raises UsageError when there is none."""
     return _require("mark_preempting()").mark_preempting()
+
+
+def on_preempt(callback: Callback) -> Callback:
+    """``Run.on_preempt`` of the active run; also a decorator. Raises UsageError when there is none."""
+    return _require("on_preempt()").on_preempt(callback)
 
 
 def define_metric(name: str, summary: str | None = None, step_metric: str | None = None, **other: object) -> None:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 RESUME_VALUES = ("must", "allow", "never", "auto")
 MODES = ("online", "offline", "disabled")
-RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
-"""The first of them that is set says which process of a run this is; all but 0 read only."""
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "LOCAL_RANK")
+"""Which process of a run this is, by torchrun, srun, Open MPI, MPICH and Intel MPI; all but rank 0 read only."""
 
 INIT_TIMEOUT = 20.0  # seconds; outside a sweep a person waits for the answer
 INIT_TIMEOUT_IN_SWEEP = 600.0  # seconds; inside one an outage of Redis must not fail the run
@@ -202,11 +202,19 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
 def _rank(environ: Mapping[str, str]) -> str:
     """The rank variable that makes this process a reader, as NAME=VALUE; "" for rank 0 and single processes.
 
-    A rank with which the agent itself was started (``srun -n 4 sweep-agent …``) is the agent's, not the script's.
+    RANK decides alone. Of the others one that is not 0 is enough: in a batch script of SLURM all processes of an mpirun
+    find SLURM_PROCID=0. A rank with which the agent itself was started (``srun -n 4 sweep-agent …``) is the agent's,
+    not the script's, unless the script is in a step of its own.
     """
     of_agent = environ.get("RESWEEP_AGENT_RANK", "").split(",")
-    for name in RANK_VARIABLES:
-        value = environ.get(name, "").strip()
-        if value and f"{name}={value}" not in of_agent:
-            return "" if value == "0" else f"{name}={value}"
-    return ""
+    step = environ.get("SLURM_STEP_ID", "")
+    in_agents_step = not step or f"SLURM_STEP_ID={step}" in of_agent
+    own = {
+        name: value
+        for name in RANK_VARIABLES
+        if (value := environ.get(name, "").strip())
+        and (f"{name}={value}" not in of_agent or (name == "SLURM_PROCID" and not in_agents_step))
+    }
+    if "RANK" in own:
+        own = {"RANK": own["RANK"]}
+    return next((f"{name}={value}" for name, value in own.items() if value != "0"), "")

@@ -93,8 +93,8 @@ def agent(
         entity: The sweep's entity, if it is to be checked. Default: WANDB_ENTITY.
         project: The sweep's project, if it is to be checked. Default: WANDB_PROJECT.
         url: The address of Redis. Default: RESWEEP_URL, REDIS_URL, else the embedded server of this machine.
-        options: More options of `sweep-agent` by their names in Python: name, slots, preemptible, notice, grace,
-            lease, heartbeat, max_consecutive_failed_runs, max_wait, directory (a `Path`).
+        options: More options of `sweep-agent` by their names in Python: name, slots, gpus_per_run, preemptible,
+            notice, grace, lease, heartbeat, max_consecutive_failed_runs, max_wait, directory (a `Path`).
 
     Raises:
         UsageError: There is no such sweep, or an option cannot be as it is.

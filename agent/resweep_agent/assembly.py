@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from resweep_agent.ask import Asker
 from resweep_agent.claim import Claims
+from resweep_agent.devices import make_places
 from resweep_agent.endpoint import find_url
 from resweep_agent.environment import Surroundings
 from resweep_agent.exitcodes import AgentError, ExitCode
@@ -108,7 +109,7 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     for source in parts.sources:
         source.start(wakeup.sender)
         stack.callback(source.stop)
-    slots = [_slot(parts, number) for number in range(work.options.slots)]
+    slots = [_slot(parts, number) for number in range(parts.surroundings.places.number)]
     loop = Loop(parts, slots)
     for slot in slots:
         # The first write: a Redis that is full, or a replica, refuses it before anything is claimed.
@@ -187,7 +188,8 @@ def _parts(
             sweep_id=sweep_id,
             directory=directory,
             checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
-            slots=options.slots,
+            places=make_places(options.slots, options.gpus_per_run, work.environ),
+            signal=config.preemption.signal,
         ),
         launcher=launcher,
         asker=Asker(
@@ -230,6 +232,6 @@ def _slot(parts: Parts, number: int) -> Slot:
         lease_ms=parts.policy.lease_ms,
         preemptible=bool(parts.policy.preemptible),
         slot=number,
-        slots=parts.surroundings.slots,
+        slots=parts.surroundings.places.number,
     )
     return Slot(number, agent, claims)

@@ -24,7 +24,7 @@ SWEEP is what `resweep create` printed: [entity/][project/]SWEEP.
 Examples:
   sweep-agent k3j2h1g0
   sweep-agent --url redis://:secret@node1:6379/0 vision/k3j2h1g0
-  sweep-agent --slots 4 --count 100 k3j2h1g0        4 GPUs, one run each
+  sweep-agent --gpus-per-run 1 --count 100 k3j2h1g0  as many runs side by side as there are GPUs
   srun sweep-agent --grace 60 k3j2h1g0              under SLURM
 
 \b
@@ -67,7 +67,16 @@ class OneLineErrors(click.Command):
     help="Who this agent is; the same name again replaces it. Default: the SLURM job, else the host and a number.",
 )
 @click.option(
-    "--slots", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs side by side."
+    "--slots",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs side by side; they share the GPUs. Default: as many as --gpus-per-run allows, else 1.",
+)
+@click.option(
+    "--gpus-per-run",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Each run gets K GPUs of its own, by CUDA_VISIBLE_DEVICES.",
 )
 @click.option(
     "--preemptible/--no-preemptible",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from resweep_agent.devices import ONE_PLACE, Places
+from resweep_agent.noticefile import NoticeFile
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
 
@@ -24,8 +26,8 @@ FOREIGN = (
 )
 """Variables of another run or another agent that must not leak into a child."""
 
-RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
-"""Which process of several this is. The agent's own are told to its children, whose ranks they are not."""
+RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "LOCAL_RANK", "SLURM_STEP_ID")
+"""Which process of several this is, and in which step. The agent's own are told to its children, whose they are not."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Surroundings:
         url: The address of the store, with its password.
         directory: Below it are the folders of the attempts.
         checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+        places: The places for runs side by side, and their GPUs.
+        signal: The name of the signal that a child gets after a notice; "none" for none.
     """
 
     environ: Mapping[str, str]
@@ -45,7 +49,8 @@ class Surroundings:
     sweep_id: str
     directory: Path
     checkpoints: Path
-    slots: int = 1
+    places: Places = ONE_PLACE
+    signal: str = "SIGTERM"
 
     @cached_property
     def wandb_directory(self) -> str:
@@ -55,6 +60,10 @@ class Surroundings:
     def attempt_directory(self, run: ClaimedRun) -> Path:
         """Where the files of this attempt are."""
         return self.directory / self.sweep_id / run.token.run_id / f"attempt-{run.token.attempt}"
+
+    def notice_file(self, run: ClaimedRun) -> NoticeFile:
+        """What tells the processes of this attempt that their machine goes; no other attempt has the same."""
+        return NoticeFile(self.attempt_directory(run) / f"notice-{run.token.nonce}")
 
     def parameter_file(self, run: ClaimedRun) -> str:
         """Where W&B's agent puts the run's parameters, too."""
@@ -76,6 +85,7 @@ class Surroundings:
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
             "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+            "RESWEEP_NOTICE_SIGNAL": self.signal,
         }
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
@@ -93,24 +103,9 @@ class Surroundings:
             "RESWEEP_AGENT_ID": agent,
             "RESWEEP_ATTEMPT": str(run.token.attempt),
             "RESWEEP_CLAIM": run.token.encode(),
+            "RESWEEP_NOTICE_FILE": str(self.notice_file(run).path),
         }
-        share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
-        if share is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = share
-        return environment
-
-
-def device_share(devices: str | None, slot: int, slots: int) -> str | None:
-    """The part of CUDA_VISIBLE_DEVICES for one of `slots`; None to leave the variable alone.
-
-    The list is cut into even parts; with fewer devices than slots, slots share a device in turn.
-    """
-    names = [name.strip() for name in (devices or "").split(",") if name.strip()]
-    if slots == 1 or not names:
-        return None
-    if len(names) < slots:
-        return names[slot % len(names)]
-    return ",".join(names[len(names) * slot // slots : len(names) * (slot + 1) // slots])
+        return environment | self.places.environment(slot)
 
 
 def write_parameter_file(path: str, params: Mapping[str, object]) -> None:

@@ -77,6 +77,10 @@ class FunctionChild:
         """Readable when the child, or the zygote, has ended."""
         return self._status
 
+    def peek(self) -> Exit | None:
+        """Nobody can tell: the zygote ends the group with its leader."""
+        return None
+
     def poll(self) -> Exit | None:
         """How it ended; without any status if the zygote died, and then its children with it."""
         if self._ended is None:

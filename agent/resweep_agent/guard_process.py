@@ -47,20 +47,26 @@ def process_environments() -> Iterator[tuple[int, bytes]]:
                 continue
 
 
-def kill_marked(claims: dict[bytes, bytes]) -> int:
-    """Kill the processes that carry one of `claims` ({claim: run id}); return how many there were."""
+def marked_processes(claims: dict[bytes, bytes]) -> Iterator[int]:
+    """The processes that carry one of `claims` ({claim: run id}); those that have ended carry nothing."""
     marks = [(b"\0RESWEEP_CLAIM=%s\0" % claim, b"\0WANDB_RUN_ID=%s\0" % run) for claim, run in claims.items()]
-    killed = 0
     for pid, environment in process_environments():
         if b"RESWEEP_CLAIM=" not in environment or pid == os.getpid():
             continue
         text = b"\0" + environment + b"\0"
         if any(claim in text and run in text for claim, run in marks):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                killed += 1
-            except OSError:
-                continue
+            yield pid
+
+
+def kill_marked(claims: dict[bytes, bytes]) -> int:
+    """Kill the processes that carry one of `claims` ({claim: run id}); return how many there were."""
+    killed = 0
+    for pid in marked_processes(claims):
+        try:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+        except OSError:
+            continue
     return killed
 
 

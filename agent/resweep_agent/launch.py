@@ -58,6 +58,9 @@ class Child(Protocol):
     def fileno(self) -> int:
         """A descriptor that becomes readable when the child has ended."""
 
+    def peek(self) -> Exit | None:
+        """How it ended, while what is left of its group lives on; None while it runs, or where nobody can tell."""
+
     def poll(self) -> Exit | None:
         """How it ended, None while it runs. When it ended, what is left of its group has been killed."""
 
@@ -225,11 +228,20 @@ class ProcessChild:
         """Readable when the child has ended."""
         return self._descriptor
 
+    def peek(self) -> Exit | None:
+        """How it ended; its group can still be signalled, for nobody has waited for it."""
+        if self._process.returncode is not None or not hasattr(os, "waitid"):
+            return None
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if ended is None:
+            return None
+        by_itself = ended.si_code == os.CLD_EXITED
+        return Exit(ended.si_status, None) if by_itself else Exit(None, ended.si_status)
+
     def poll(self) -> Exit | None:
         """How it ended; the rest of its group is killed first, while the number cannot belong to anybody else yet."""
         if self._process.returncode is None and hasattr(os, "waitid"):
-            ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            if ended is None:
+            if self.peek() is None:
                 return None
         elif self._process.poll() is None:
             return None
@@ -283,8 +295,9 @@ def choose_interpreter(environ: Mapping[str, str], command: str) -> str:
 
 
 def prepare(surroundings: Surroundings, run: ClaimedRun, agent: str, slot: int) -> dict[str, str]:
-    """Write the parameter file and return the environment of the child. A full disk is said, and stops nothing."""
+    """Write what the child finds, and return its environment. A full disk is said, and stops nothing."""
     environment = surroundings.child_environment(run, agent, slot)
+    surroundings.notice_file(run).prepare()
     try:
         write_parameter_file(surroundings.parameter_file(run), run.params)
     except OSError as error:

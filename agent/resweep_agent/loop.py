@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import selectors
@@ -153,11 +154,13 @@ class Loop:
         if attempt is None:
             return
         ended = attempt.step(now)
+        if ended is not None or attempt.lingers:
+            with contextlib.suppress(KeyError):  # not again: a lingering child ended long ago
+                self._selector.unregister(attempt.child)
         if ended is None:
             return
         parts = self._parts
         parts.heart.hold()
-        self._selector.unregister(attempt.child)
         attempt.child.close()
         parts.pump.finish(attempt.output)
         parts.guard.ended(attempt.run.token)
@@ -303,7 +306,7 @@ class Loop:
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
         output = parts.pump.attach(child.output, directory / "output.log", prefix)
-        slot.attempt = Attempt(run, child, output, self._clock())
+        slot.attempt = Attempt(run, child, output, self._clock(), parts.surroundings.notice_file(run))
         self._selector.register(child, selectors.EVENT_READ)
         parts.heart.keep(slot.agent, run, output)
         self._idle_since = None
@@ -362,8 +365,8 @@ class Loop:
     def _next_look(self, now: float) -> float:
         times = [now + LONGEST_SLEEP, self._report_until]
         for slot in self._slots:
-            if slot.attempt is not None and slot.attempt.kill_at is not None:
-                times.append(slot.attempt.kill_at)
+            if slot.attempt is not None:
+                times.append(slot.attempt.due(now))
             elif slot.end is not None:
                 times.append(slot.retry_at)
             elif slot.free and self._may_claim():

@@ -26,7 +26,8 @@ class AgentOptions:
     project: str | None = None
     name: str | None = None
     count: int | None = None  # runs to take
-    slots: int = 1  # runs side by side
+    slots: int | None = None  # runs side by side; None: as many as gpus_per_run allows, or 1
+    gpus_per_run: int | None = None  # None: the slots share them
     preemptible: bool | None = None
     notice: str | None = None  # "auto", "none" or names of sources; None: RESWEEP_NOTICE
     grace: float | None = None  # seconds
@@ -44,7 +45,7 @@ class Policy:
     lease_ms: int
     heartbeat: float  # seconds
     grace: float  # seconds between the signal and SIGKILL
-    signal: signal.Signals  # what tells a child that its machine goes
+    signal: signal.Signals | None  # what tells a child that its machine goes; None: its notice file alone
     marks: bool  # a notice puts the runs on the run queue
     preemptible: bool | None  # a run whose agent vanishes goes to the run queue, too; None: if a source says spot
     flapping: FlappingLimits
@@ -71,7 +72,7 @@ def make_policy(options: AgentOptions, config: SweepConfig, environ: Mapping[str
         lease_ms=round(lease * 1000),
         heartbeat=heartbeat,
         grace=config.preemption.grace if options.grace is None else options.grace,
-        signal=signal.Signals[config.preemption.signal],
+        signal=signal.Signals.__members__.get(config.preemption.signal),
         marks=wanted is not False,
         preemptible=True if wanted is None and "SLURM_JOB_ID" in environ else wanted,
         flapping=flapping,

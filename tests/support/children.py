@@ -50,6 +50,10 @@ def mark():
 )
 
 
+PATIENCE = 60.0
+"""Seconds in which a child begins, also on a busy machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Small:
     """A sweep over a script, and agents that work in its folder.
@@ -82,7 +86,7 @@ class Small:
 
     def wait_for(self, name: str) -> dict[str, Any]:
         """What a child wrote down under this name, as soon as it has."""
-        wait_until(lambda: self.trace(name), description=f"the trace {name} of a child")
+        wait_until(lambda: self.trace(name), timeout=PATIENCE, description=f"the trace {name} of a child")
         found = self.trace(name)
         assert found is not None
         return found

@@ -38,6 +38,9 @@ class FakeChild:
     def fileno(self) -> int:
         return self._descriptor
 
+    def peek(self) -> Exit | None:
+        return self.ended
+
     def poll(self) -> Exit | None:
         return self.ended
 

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resweep_agent.environment import Surroundings, device_share, write_parameter_file
+from resweep_agent.devices import ONE_PLACE, Places
+from resweep_agent.environment import Surroundings, write_parameter_file
 from resweep_scheduler.store import ClaimedRun, ClaimToken, Scope
 
 
@@ -19,7 +20,7 @@ def claimed(params: dict[str, object] | None = None) -> ClaimedRun:
     return ClaimedRun(token, 3, params or {"lr": 0.1}, resumed=True, step=4, checkpoint=None, claimed_at=5)
 
 
-def surroundings(tmp_path: Path, environ: dict[str, str], scope: Scope, slots: int = 1) -> Surroundings:
+def surroundings(tmp_path: Path, environ: dict[str, str], scope: Scope, places: Places = ONE_PLACE) -> Surroundings:
     return Surroundings(
         environ=environ,
         url="redis://:pw@h/0",
@@ -27,7 +28,7 @@ def surroundings(tmp_path: Path, environ: dict[str, str], scope: Scope, slots: i
         sweep_id="s1",
         directory=tmp_path,
         checkpoints=tmp_path / "checkpoints",
-        slots=slots,
+        places=places,
     )
 
 
@@ -48,6 +49,8 @@ def test_the_child_learns_its_run_by_the_names_of_wandb_and_ours(tmp_path: Path)
         "RESWEEP_ATTEMPT": "2",
         "RESWEEP_CLAIM": "2:abcd.7",
         "RESWEEP_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
+        "RESWEEP_NOTICE_FILE": str(tmp_path / "s1" / "run1" / "attempt-2" / "notice-abcd.7"),
+        "RESWEEP_NOTICE_SIGNAL": "SIGTERM",
     }
 
 
@@ -57,20 +60,11 @@ def test_our_default_entity_is_not_told_to_wandb(tmp_path: Path) -> None:
     assert environment["WANDB_DIR"] == os.getcwd()
 
 
-@pytest.mark.parametrize(
-    ("devices", "slots", "shares"),
-    [
-        (None, 2, [None, None]),
-        ("0,1,2,3", 1, [None]),
-        ("0,1,2,3", 2, ["0,1", "2,3"]),
-        ("0,1,2", 2, ["0", "1,2"]),
-        ("4,5", 4, ["4", "5", "4", "5"]),
-        ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"]),
-        ("", 2, [None, None]),
-    ],
-)
-def test_slots_share_the_devices_evenly(devices: str | None, slots: int, shares: list[str | None]) -> None:
-    assert [device_share(devices, slot, slots) for slot in range(slots)] == shares
+def test_each_slot_is_told_its_gpus(tmp_path: Path) -> None:
+    told = surroundings(
+        tmp_path, {"ROCR_VISIBLE_DEVICES": "0,1"}, Scope(), Places(2, "ROCR_VISIBLE_DEVICES", ("0", "1"))
+    )
+    assert told.child_environment(claimed(), "a", 1)["ROCR_VISIBLE_DEVICES"] == "1"
 
 
 VALUES = st.recursive(

@@ -17,6 +17,7 @@ from support.waiting import wait_until
 
 from resweep_agent.ask import Asker
 from resweep_agent.claim import Claims
+from resweep_agent.devices import Places
 from resweep_agent.environment import Surroundings
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.flapping import FlappingLimits
@@ -127,7 +128,7 @@ class Bench:
                 sweep_id=SWEEP,
                 directory=self.folder,
                 checkpoints=self.folder / "checkpoints",
-                slots=slots,
+                places=Places(slots),
             ),
             launcher=self.launcher,
             asker=Asker(store, SWEEP, config, session="abcd", wake=wakeup.wake),

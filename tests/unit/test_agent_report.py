@@ -10,6 +10,7 @@ from support.launching import FakeChild
 from support.stores import Agent, make_offer, make_sweep
 
 from resweep_agent.launch import Exit
+from resweep_agent.noticefile import NoticeFile
 from resweep_agent.output import OutputStream
 from resweep_agent.report import deliver, end_of
 from resweep_agent.watch import Attempt
@@ -23,9 +24,10 @@ class Silent:
         """Show nothing."""
 
 
-def attempt(child: FakeChild | None = None) -> Attempt:
+def attempt(child: FakeChild | None = None, notice_file: Path = Path("/nowhere/notice")) -> Attempt:
     run = ClaimedRun(TOKEN, 0, {}, resumed=False, step=None, checkpoint=None, claimed_at=1)
-    return Attempt(run, child or FakeChild(), OutputStream(-1, Path("x"), Silent(), ""), started=0.0)
+    output = OutputStream(-1, Path("x"), Silent(), "")
+    return Attempt(run, child or FakeChild(), output, started=0.0, notice_file=NoticeFile(notice_file))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,52 @@ def test_a_child_gets_the_signal_once_and_sigkill_when_its_time_is_over() -> Non
     assert child.signals == [signal.SIGUSR1]
     assert watched.step(40.0) is None
     assert child.signals == [signal.SIGUSR1, signal.SIGKILL]
+
+
+def test_who_watches_the_notice_file_is_told_by_it_alone_and_the_patience_is_the_same(tmp_path: Path) -> None:
+    child, path = FakeChild(), tmp_path / "attempt-1" / "notice-n.1"
+    watched = attempt(child, path)
+    watched.notice_file.prepare()
+    path.with_name("notice-n.2.watched-7").touch()  # of another attempt
+    assert not watched.notice_file.watched
+    path.with_name("notice-n.1.watched-7").touch()
+    watched.give_notice("spot interruption", signal.SIGTERM, kill_at=40.0)
+    assert path.read_text() == "preempting spot interruption\n"
+    assert child.signals == []
+    watched.step(40.0)
+    assert child.signals == [signal.SIGKILL]
+
+
+def test_a_notice_file_that_cannot_be_written_leaves_it_to_the_signal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "attempt-1").touch()  # no folder can be made here
+    child, path = FakeChild(), tmp_path / "attempt-1" / "notice"
+    watched = attempt(child, path)
+    watched.notice_file.prepare()
+    watched.give_notice("SIGTERM", signal.SIGTERM, kill_at=40.0)
+    assert child.signals == [signal.SIGTERM]
+    assert "notice-file-failed" in caplog.text
+    assert "the signal tells it alone" in caplog.text
+
+
+def test_a_stop_sends_its_signal_to_those_who_watch_the_notice_file_too(tmp_path: Path) -> None:
+    child, path = FakeChild(), tmp_path / "notice"
+    path.with_name("notice.watched-7").touch()
+    watched = attempt(child, path)
+    watched.stop("stopped by user", grace=5.0, now=1.0)
+    watched.give_notice("spot", signal.SIGTERM, kill_at=3.0)
+    assert path.read_text() == "stop stopped by user\n"
+    assert child.signals == [signal.SIGTERM, signal.SIGTERM]
+
+
+def test_a_notice_without_a_signal_is_the_file_and_sigkill(tmp_path: Path) -> None:
+    child, path = FakeChild(), tmp_path / "notice"
+    watched = attempt(child, path)
+    watched.give_notice("SIGTERM", None, kill_at=40.0)
+    assert path.exists()
+    assert child.signals == []
+    assert watched.due(10.0) == 40.0
 
 
 def test_a_notice_after_a_stop_can_only_shorten_the_patience() -> None:

@@ -12,6 +12,7 @@ from support.stores import Agent, make_offer, make_sweep
 
 import resweep
 from resweep.errors import CommError, Error, UsageError
+from resweep.settings import RANK_VARIABLES, resolve
 from resweep_scheduler.store import RunState, Scope, Store, StoreUnavailableError
 
 
@@ -175,7 +176,7 @@ def test_the_next_attempt_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch)
     agent.take()
     enter_attempt(store, monkeypatch, agent)
     run = resweep.init()
-    assert (run.resumed, run.attempt, run.starting_step, run.preempting) == (True, 2, 1, False)
+    assert (run.resumed, run.attempt, run.starting_step, bool(run.preempting)) == (True, 2, 1, False)
 
 
 def test_a_second_process_of_one_attempt_goes_on_after_the_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +329,7 @@ def test_wandb_mode_counts_outside_a_sweep_only(store: Store, monkeypatch: pytes
     assert [path.name.startswith("r2-offline") for path in (tmp_path / "resweep" / "spill").iterdir()] == [True]
 
 
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("variable", RANK_VARIABLES)
 def test_other_ranks_read_and_log_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
 ) -> None:
@@ -346,6 +347,34 @@ def test_other_ranks_read_and_log_nothing(
         assert run.mark_preempting() is True
     assert len(store.history("run0")) == 1
     assert store.run("run0").state is RunState.PREEMPTING
+
+
+@pytest.mark.parametrize(
+    ("environ", "rank"),
+    [
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, ""),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, "RANK=3"),
+        pytest.param({"SLURM_PROCID": "0", "PMIX_RANK": "2"}, "PMIX_RANK=2", id="mpirun in a job"),
+        pytest.param({"SLURM_PROCID": "2", "SLURM_STEP_ID": "0", "agent": "SLURM_PROCID=2,SLURM_STEP_ID=0"}, "",
+                     id="the agent is a task"),
+        pytest.param({"SLURM_PROCID": "2", "SLURM_STEP_ID": "1", "agent": "SLURM_PROCID=2,SLURM_STEP_ID=0"},
+                     "SLURM_PROCID=2", id="a step of its own"),
+        pytest.param({"SLURM_PROCID": "0", "SLURM_STEP_ID": "1", "agent": "SLURM_PROCID=0"}, "",
+                     id="rank 0 of a step that an agent in a batch script started"),
+        pytest.param({"SLURM_PROCID": "1", "SLURM_STEP_ID": "1", "agent": "SLURM_PROCID=1"}, "SLURM_PROCID=1",
+                     id="rank 1 of such a step"),
+    ],
+)  # fmt: skip
+def test_which_process_of_a_run_this_is(environ: dict[str, str], rank: str) -> None:
+    of_agent = environ.pop("agent", None)
+    told = {} if of_agent is None else {"RESWEEP_AGENT_RANK": of_agent}
+    assert resolve({**environ, **told}).rank == rank
+
+
+def test_the_agent_tells_all_ranks_that_the_sdk_knows() -> None:
+    from resweep_agent.environment import RANKS
+
+    assert [*RANK_VARIABLES, "SLURM_STEP_ID"] == list(RANKS)
 
 
 def test_the_rank_of_the_agent_is_not_the_rank_of_its_child(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,13 @@ class Preemption(_Section):
     Attributes:
         auto: Whether a notice to the agent counts as preempting even if the script never says so; None leaves it to
             the agent (on under SLURM and on spot machines).
-        signal: What the script is sent after a notice.
-        grace: Seconds between that signal and SIGKILL.
+        signal: What the script is sent after a notice; "none": only the flag of the SDK tells it.
+        grace: Seconds between that and SIGKILL.
         max_attempts_without_progress: A run preempted that often in a row without a new step becomes failed; 0 = never.
     """
 
     auto: StrictBool | None = None
-    signal: Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] = "SIGTERM"
+    signal: Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "none"] = "SIGTERM"
     grace: Annotated[Real, Field(ge=0)] = 30.0
     max_attempts_without_progress: _Count = 3
 
