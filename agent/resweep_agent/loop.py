@@ -84,6 +84,11 @@ class Loop:
             give_back(self._parts, self._slots)
             self._selector.close()
 
+    @property
+    def ended_by_notice(self) -> bool:
+        """True when a notice is why it ends."""
+        return self._verdict.ending is not None and self._verdict.ending.exit_code is ExitCode.PREEMPTED
+
     def step(self, now: float) -> float | None:
         """Do everything that can be done at `now`; return when to look again at the latest, None for the end."""
         self._parts.guard.step()
@@ -155,11 +160,12 @@ class Loop:
         if attempt is None:
             return
         ended = attempt.step(now)
+        if attempt.settled_at is not None and attempt.child in self._selector.get_map():
+            self._selector.unregister(attempt.child)
         if ended is None:
             return
         parts = self._parts
         parts.heart.hold()
-        self._selector.unregister(attempt.child)
         attempt.child.close()
         parts.pump.finish(attempt.output)
         parts.guard.ended(attempt.run.token)
@@ -305,7 +311,7 @@ class Loop:
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
         output = parts.pump.attach(child.output, directory / "output.log", prefix)
-        slot.attempt = Attempt(run, child, output, self._clock())
+        slot.attempt = Attempt(run, child, output, self._clock(), settles=parts.policy.marks)
         self._selector.register(child, selectors.EVENT_READ)
         parts.heart.keep(slot.agent, run, output)
         self._idle_since = None
@@ -364,8 +370,8 @@ class Loop:
     def _next_look(self, now: float) -> float:
         times = [now + LONGEST_SLEEP, self._report_until]
         for slot in self._slots:
-            if slot.attempt is not None and slot.attempt.kill_at is not None:
-                times.append(slot.attempt.kill_at)
+            if slot.attempt is not None:
+                times.append(slot.attempt.due)
             elif slot.end is not None:
                 times.append(slot.retry_at)
             elif slot.free and self._may_claim():
