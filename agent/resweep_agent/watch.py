@@ -10,7 +10,6 @@ from resweep_agent.launch import Child, Exit
 from resweep_agent.output import OutputStream
 from resweep_scheduler.store.records import ClaimedRun
 
-
 SETTLING = 0.3
 """Seconds after a bad end in which a notice still explains it. What takes a machine away (SLURM, systemd, a shutdown)
 signals all processes one by one: a script may be gone before its agent knows why."""
