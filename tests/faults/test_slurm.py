@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,6 +132,29 @@ def test_an_agent_whose_time_is_over_requeues_itself(tmp_path: Path, server: Ser
         assert play.printed(job).count("job-requeued") == 1
 
 
+def test_an_agent_that_is_warned_of_a_preemption_is_requeued_once(
+    tmp_path: Path, server: Server, short_tmp: Path
+) -> None:
+    """SLURM would requeue the job at the end of its grace time; the agent does it at the warning."""
+    training = Training(tmp_path / "trace", steps=6, gate_step=3, mark="sigterm")
+    with (
+        slurm_cluster(short_tmp, nodes=1, grace=20) as cluster,
+        play_on(cluster, tmp_path, server.url, training, points=1) as play,
+    ):
+        job = play.submit()
+        play.scene.wait_at_gate()
+        urgent = cluster.occupy("n1")
+        (event,) = play.scene.wait_for_event("preempted")
+        assert event.data["reason"] == "notice: SIGUSR1"
+        cluster.wait_for_jobs(urgent, "RUNNING")
+        cluster.cancel(urgent)
+        training.open_gate()
+        play.scene.wait_for_end()
+        assert cluster.restarts(f"{job}_1") == 1
+        cluster.wait_for_end(job)
+        play.check(attempts=[2])
+
+
 @pytest.mark.parametrize("deaf", [False, True], ids=["alive", "frozen"])
 def test_the_job_of_a_lost_node_starts_again_while_its_old_process_lives(
     tmp_path: Path, server: Server, cluster: Slurm, deaf: bool
@@ -251,8 +274,7 @@ def test_a_script_that_knows_nothing_is_preempted_and_resumed_elsewhere(
         path = tmp_path / f"progress-{point}"
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_for(happened: object, what: str) -> None:
-        assert callable(happened)
+    def wait_for(happened: Callable[[], object], what: str) -> None:
         wait_until(happened, timeout=PATIENCE, interval=0.1, description=what)
 
     wait_for(lambda: [len(lines(point)) for point in (0, 1)] == [2, 2], "two runs at their second step")

@@ -29,7 +29,7 @@ def desk(tmp_path: Path, shared_server: Server) -> Iterator[Desk]:
 def test_what_is_printed_can_be_submitted(desk: Desk, cluster: Slurm) -> None:
     desk.environment |= cluster.environment
     sweep = desk.create(SWEEP)
-    words = ["--agents", "2", "--partition", "low", "--time", "10", "--cpus-per-task", "2", "--mem", "100M"]
+    words = ["--agents", "2", "--partition", "low", "--time", "10", "--cpus-per-task", "1", "--mem", "100M"]
     words += ["--job-name", "a name", "--output", "the log-%a", "--setup", "echo here: $PWD", "--sbatch=--comment=#1"]
     printed = desk.resweep("slurm", sweep, *words, "--", "--dir", "my runs")
     assert "reached from this machine only" in printed.err

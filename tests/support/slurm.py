@@ -11,7 +11,7 @@ import getpass
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,6 @@ SlurmdUser={user}
 AuthType=auth/munge
 # A job that was requeued waits as long as its credential lives; 5 s is the least.
 AuthInfo=socket={folder}/munge.sock,cred_expire=5
-CredType=cred/munge
 SlurmctldPort={port}
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
@@ -45,10 +44,6 @@ SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 TaskProlog={folder}/prolog
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
@@ -64,7 +59,7 @@ SlurmdParameters=config_overrides
 {nodes}
 PartitionName=low  Nodes=ALL Default=YES PriorityTier=1  PreemptMode=REQUEUE GraceTime={grace} MaxTime=INFINITE State=UP
 PartitionName=high Nodes=ALL             PriorityTier=10 PreemptMode=OFF                       MaxTime=INFINITE State=UP
-{more}
+{warning}
 """
 
 # Nodes have a file system of their own for temporary files; ours share this machine's.
@@ -101,7 +96,7 @@ class Slurm:
         environment: What a command of SLURM needs to find it.
     """
 
-    def __init__(self, folder: Path, nodes: int, *, kill_wait: int, grace: int, more: str) -> None:
+    def __init__(self, folder: Path, nodes: int, *, kill_wait: int, grace: int) -> None:
         self.folder = folder
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -117,7 +112,7 @@ class Slurm:
         ]
         config = CONFIG.format(
             host=host, user=getpass.getuser(), folder=folder, port=ports[0], kill_wait=kill_wait, grace=grace,
-            nodes="\n".join(lines), more=more,
+            nodes="\n".join(lines), warning=self._warning() if grace else "",
         )  # fmt: skip
         (folder / "slurm.conf").write_text(config)
         (folder / "prolog").write_text(PROLOG.format(folder=folder))
@@ -217,9 +212,18 @@ class Slurm:
                 daemon.kill()
                 daemon.wait(5)
         # What ran on a lost node has outlived it.
-        while left := list(processes.living(self._jobs_processes())):
-            processes.kill(left)
-            self._until(lambda left=left: not [one for one in left if processes.alive(one.pid)], 5)
+        self._until(self._no_job_lives, 5)
+
+    def _no_job_lives(self) -> bool:
+        left = processes.living(self._jobs_processes())
+        processes.kill(left)
+        return not left
+
+    def _warning(self) -> str:
+        """The line of slurm.conf that has jobs warned; it was renamed, and an unknown one stops every tool."""
+        (self.folder / "slurm.conf").touch()
+        major = int(self.call("sinfo", "--version").split()[-1].partition(".")[0])
+        return f"{'PreemptParameters=' if major >= 23 else 'SlurmctldParameters=preempt_'}send_user_signal"
 
     def _jobs_processes(self) -> list[processes.Process]:
         """The processes that supervise jobs, and all below them."""
@@ -236,17 +240,15 @@ class Slurm:
                 start_new_session=True, env={**os.environ, **self.environment},
             )  # fmt: skip
 
-    def _wait(self, ready: object, what: str) -> None:
-        assert callable(ready)
+    def _wait(self, ready: Callable[[], object], what: str) -> None:
         try:
             wait_until(ready, timeout=LIMIT, interval=0.05, description=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
     @staticmethod
-    def _until(done: object, seconds: float) -> None:
+    def _until(done: Callable[[], object], seconds: float) -> None:
         """Wait, and go on whatever came of it."""
-        assert callable(done)
         try:
             wait_until(done, timeout=seconds, interval=0.05, description="the end")
         except AssertionError:
@@ -276,21 +278,18 @@ def _free_ports(count: int) -> Sequence[int]:
 
 
 @contextmanager
-def slurm_cluster(
-    folder: Path, *, nodes: int = 2, kill_wait: int = 5, grace: int = 0, more: str = ""
-) -> Iterator[Slurm]:
+def slurm_cluster(folder: Path, *, nodes: int = 2, kill_wait: int = 5, grace: int = 0) -> Iterator[Slurm]:
     """A cluster that is up at the start of the block and gone at its end.
 
     Args:
         folder: An existing folder whose path is short, as of `short_tmp`.
         kill_wait: Seconds from SIGTERM to SIGKILL.
-        grace: GraceTime of the partition `low`: seconds that a preempted job has before SIGTERM; SLURM looks at it
-            every 30 s.
-        more: Lines of slurm.conf.
+        grace: Seconds that a job to be preempted has before SIGTERM, warned by the signal of its `--signal`; SLURM
+            looks at them every 30 s.
     """
     home = folder / "slurm"
     home.mkdir()
-    cluster = Slurm(home, nodes, kill_wait=kill_wait, grace=grace, more=more)
+    cluster = Slurm(home, nodes, kill_wait=kill_wait, grace=grace)
     try:
         cluster.start()
         yield cluster
