@@ -116,10 +116,14 @@ def test_agents_that_are_preempted_come_back_and_every_run_goes_on_at_its_step(
 def test_an_agent_whose_time_is_over_requeues_itself(tmp_path: Path, server: Server, cluster: Slurm) -> None:
     training = Training(tmp_path / "trace", steps=6, gate_step=3, mark="sigterm")
     with play_on(cluster, tmp_path, server.url, training, points=1) as play:
-        job = play.submit("--time", "1", "--lead", "30", "--grace", "10")
+        job = play.submit("--time", "30", "--lead", "100")
         (first,) = play.scene.wait_at_gate()
+        # SLURM's clock for limits ticks every 30 s, and its limits are minutes: nobody waits for a whole one.
+        cluster.limit(f"{job}_1", 2)
         (event,) = play.scene.wait_for_event("preempted")
         assert event.data["reason"] == "notice: SIGUSR1"
+        cluster.wait_for_jobs(f"{job}_1", "PENDING")
+        cluster.limit(f"{job}_1", 30)
         play.scene.wait_at_gate(attempt=2)
         assert play.printed(job).count("job-requeued") == 1
         assert cluster.restarts(f"{job}_1") == 1

@@ -171,6 +171,10 @@ class Slurm:
         """Until a job has left the queue."""
         wait_until(lambda: not self.jobs(job), timeout=PATIENCE, interval=0.1, description=f"the end of job {job}")
 
+    def limit(self, job: str, minutes: int) -> None:
+        """Change the time limit of a job."""
+        self.call("scontrol", "update", f"jobid={job}", f"timelimit={minutes}")
+
     def lose(self, node: str) -> None:
         """The node does not answer any more, and SLURM gives it up; its processes live on."""
         daemon = self._daemons[f"slurmd-{node}"]
@@ -221,8 +225,7 @@ class Slurm:
 
     def _warning(self) -> str:
         """The line of slurm.conf that has jobs warned; it was renamed, and an unknown one stops every tool."""
-        (self.folder / "slurm.conf").touch()
-        major = int(self.call("sinfo", "--version").split()[-1].partition(".")[0])
+        major = int(self.call(self._programs["slurmctld"], "-V").split()[-1].partition(".")[0])
         return f"{'PreemptParameters=' if major >= 23 else 'SlurmctldParameters=preempt_'}send_user_signal"
 
     def _jobs_processes(self) -> list[processes.Process]:

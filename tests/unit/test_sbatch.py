@@ -96,11 +96,11 @@ def test_what_is_no_option_is_refused(option: str) -> None:
     [
         (None, 30.0, None, 90),
         (None, 0.5, "4:00:00", 61),
-        (31, 30.0, "1", 31),
-        (599, 30.0, "10", 599),
-        (86_399, 30.0, "1-0", 86_399),
-        (86_459, 30.0, "1-0:01", 86_459),
-        (3_661, 30.0, "1:01:02", 3_661),
+        (31, 30.0, "2", 31),
+        (539, 30.0, "10", 539),
+        (86_339, 30.0, "1-0", 86_339),
+        (86_399, 30.0, "1-0:01", 86_399),
+        (3_601, 30.0, "1:01:02", 3_601),
     ],
 )
 def test_the_lead_time_lies_between_grace_and_time_limit(
@@ -113,8 +113,8 @@ def test_the_lead_time_lies_between_grace_and_time_limit(
     ("lead", "time", "message"),
     [
         (30, None, r"longer than the grace of the runs, got --lead 30 with a grace of 30 s; give a longer --lead"),
-        (60, "1", r"longer than its lead time of 60 s, got --time 1 \(60 s\).* give a longer --time"),
-        (None, "1:29", r"longer than its lead time of 90 s, got --time 1:29 \(89 s\)"),
+        (60, "2", r"60 s before the lead time of 60 s, got --time 2 \(120 s\).* give a longer --time"),
+        (None, "2:29", r"the lead time of 90 s, got --time 2:29 \(149 s\)"),
         (None, "4h", r"a time limit is MINUTES, .*, got --time '4h'; write --time 4:00:00"),
     ],
 )

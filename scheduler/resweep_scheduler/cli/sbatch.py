@@ -18,6 +18,8 @@ from resweep_scheduler.store.connect import redact
 
 LEAD_BEYOND_GRACE = 60
 """Seconds of the lead time that are left when the grace is over: to report the runs and to requeue the job."""
+EARLIEST = 60
+"""Seconds by which SLURM may send a job's signal too early (sbatch(1), --signal)."""
 LOOPBACK = re.compile(r"localhost|127\.[\d.]+|\[?::1\]?", re.IGNORECASE)
 
 _TIME = re.compile(
@@ -142,10 +144,10 @@ def lead_time(lead: int | None, grace: float, time: str | None) -> int:
             " give a longer --lead or a shorter --grace",
             ExitCode.USAGE,
         )
-    if time is not None and (limit := _seconds(time)) <= seconds:
+    if time is not None and (limit := _seconds(time)) <= seconds + EARLIEST:
         raise Failure(
-            f"a job lasts longer than its lead time of {seconds} s, got --time {time} ({limit} s), so it would be told"
-            " to go as it starts; give a longer --time or a shorter --lead",
+            f"SLURM may give notice {EARLIEST} s before the lead time of {seconds} s, got --time {time} ({limit} s), so"
+            " agents would be told to go as they start; give a longer --time or a shorter --lead",
             ExitCode.USAGE,
         )
     return seconds
