@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,10 @@ BENCHMARKS = (
     "memory",
     "stopping",
     "search_service",
+    "slurm",
 )
+NEEDS = {"slurm": ("slurmctld", "slurmd", "sbatch", "munged")}
+"""Programs that a benchmark starts."""
 PACKAGES = ("resweep", "redis", "rq", "optuna")
 
 
@@ -78,6 +82,12 @@ def run(name: str, folder: Path, *, quick: bool) -> harness.Report | None:
     return harness.read_report(result) if done.returncode == 0 and result.exists() else None
 
 
+def missing(name: str) -> list[str]:
+    """The programs that a benchmark needs and that are not installed."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return [program for program in NEEDS.get(name, ()) if shutil.which(program, path=path) is None]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds: shows that it works, not how fast")
@@ -89,6 +99,9 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory(prefix="resweep-bench-") as folder:
         for name in options.names or BENCHMARKS:
+            if lacking := missing(name):
+                print(f"\n* {name}: not measured, {', '.join(lacking)} not installed", flush=True)
+                continue
             report = run(name, Path(folder), quick=options.quick)
             if report is None:
                 failed.append(name)

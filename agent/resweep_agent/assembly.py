@@ -30,6 +30,7 @@ from resweep_agent.options import AgentOptions, Policy, make_policy
 from resweep_agent.output import OutputPump, Terminal
 from resweep_agent.parts import Inbox, Parts, Wakeup
 from resweep_agent.pruning import make_pruner
+from resweep_agent.requeue import Requeue
 from resweep_agent.slot import Slot
 from resweep_scheduler.config import ConfigError, SweepConfig
 from resweep_scheduler.store import (
@@ -95,6 +96,7 @@ def run_agent(work: Work) -> ExitCode:
 
 def _run(work: Work, stack: ExitStack) -> ExitCode:
     choice = NoticeChoice.parse(work.options.notice, work.environ)
+    requeue = Requeue(work.environ) if work.options.slurm_requeue else None
     sweep = _find_sweep(work)
     launcher = work.make_launcher(sweep.config)
     stack.callback(launcher.close)
@@ -121,7 +123,12 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     parts.heart.start()
     stack.callback(parts.heart.close)
     event(_log, logging.INFO, "agent-started", agent=identity.name, sweep=f"{sweep.store.scope}/{parts.sweep_id}")
-    return loop.run()
+    try:
+        return loop.run()
+    finally:
+        # While the handlers of signals still stand: SLURM requeues a job that runs by ending it first.
+        if requeue is not None and loop.ended_by_notice:
+            requeue.step(sweep.store, parts.sweep_id)
 
 
 def _find_sweep(work: Work) -> _Sweep:

@@ -119,6 +119,13 @@ class OneLineErrors(click.Command):
     help="End after so long without a run. Default: when the sweep is finished.",
 )
 @click.option(
+    "--slurm-requeue",
+    is_flag=True,
+    envvar="RESWEEP_SLURM_REQUEUE",
+    show_envvar=True,
+    help="Under SLURM: after a notice, requeue the agent's own job if SLURM will not, as at a time limit.",
+)
+@click.option(
     "--program",
     "pinned",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

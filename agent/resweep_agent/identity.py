@@ -23,6 +23,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,99}")
 """What an agent may be called."""
 MOST_AGENTS = 10_000
 """Agents of one user on one machine."""
+NO_STEPS = 0xFFFFFF00
+"""Numbers of steps from here on are SLURM's own: the batch script, the external step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ def slurm_name(environ: Mapping[str, str]) -> str | None:
         return None
     array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
     name = f"slurm-{array}_{task}" if array and task else f"slurm-{job}"
+    # Steps of one job may be on different nodes, where no lock tells them apart; the batch script has no such number.
+    step = environ.get("SLURM_STEP_ID", "")
+    if step.isdecimal() and 0 < int(step) < NO_STEPS:
+        name += f".s{step}"
     if environ.get("SLURM_NTASKS", "1") != "1" and environ.get("SLURM_PROCID"):
         name += f".p{environ['SLURM_PROCID']}"
     return name if NAME.fullmatch(name) else None

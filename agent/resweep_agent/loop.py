@@ -84,6 +84,11 @@ class Loop:
             give_back(self._parts, self._slots)
             self._selector.close()
 
+    @property
+    def ended_by_notice(self) -> bool:
+        """True when a notice is why it ends."""
+        return self._verdict.ending is not None and self._verdict.ending.exit_code is ExitCode.PREEMPTED
+
     def step(self, now: float) -> float | None:
         """Do everything that can be done at `now`; return when to look again at the latest, None for the end."""
         self._parts.guard.step()
@@ -306,7 +311,8 @@ class Loop:
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
         output = parts.pump.attach(child.output, directory / "output.log", prefix)
-        slot.attempt = Attempt(run, child, output, self._clock(), parts.surroundings.notice_file(run))
+        notice_file = parts.surroundings.notice_file(run)
+        slot.attempt = Attempt(run, child, output, self._clock(), notice_file, settles=parts.policy.marks)
         self._selector.register(child, selectors.EVENT_READ)
         parts.heart.keep(slot.agent, run, output)
         self._idle_since = None

@@ -35,6 +35,7 @@ class AgentOptions:
     heartbeat: float | None = None  # seconds
     max_consecutive_failed_runs: int = 0  # 0: no limit
     max_wait: float | None = None  # seconds without any work; None: until the sweep is finished
+    slurm_requeue: bool = False  # requeue the own SLURM job when SLURM will not
     directory: Path = field(default=DEFAULT_DIRECTORY)
 
 

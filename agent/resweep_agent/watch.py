@@ -20,6 +20,9 @@ from resweep_scheduler.store.records import ClaimedRun
 
 LINGER_POLL = 0.2
 """Seconds between two looks at the tree of a child that died of the signal."""
+SETTLING = 0.3
+"""Seconds after a bad end in which a notice still explains it. What takes a machine away (SLURM, systemd, a shutdown)
+signals all processes one by one: a script may be gone before its agent knows why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +35,9 @@ class Attempt:
         notice: The notice that made it end; empty otherwise.
         fenced: Its run belongs to another attempt: nothing is reported.
         kill_at: When SIGKILL follows the signal.
-        lingers: The child died of the signal, and others of its tree use the time that they were given.
+        settles: Whether a notice that comes a moment after a bad end counts.
+        lingers: The child has ended, and its end is not final: a notice may explain it yet, or others of its tree use
+            the time that they were given.
     """
 
     run: ClaimedRun
@@ -44,7 +49,10 @@ class Attempt:
     notice: str = ""
     fenced: bool = False
     kill_at: float | None = None
+    settles: bool = False
     lingers: bool = False
+    _settled_at: float | None = None
+    _waited_for: bool = False  # its group is gone, and the number may be another's
     _sent: signal.Signals | None = None
 
     def stop(self, reason: str, grace: float, now: float) -> None:
@@ -76,24 +84,39 @@ class Attempt:
     def due(self, now: float) -> float:
         """When to look at it again if nothing wakes the agent before."""
         kill_at = float("inf") if self.kill_at is None else self.kill_at
-        return min(kill_at, now + LINGER_POLL) if self.lingers else kill_at
+        if not self.lingers:
+            return kill_at
+        settled_at = self._settled_at or 0.0
+        return min(kill_at, settled_at if settled_at > now else now + LINGER_POLL)
 
     def step(self, now: float) -> Exit | None:
         """How the child ended, None while it runs or `lingers`. Sends SIGKILL when the time has come."""
-        self.lingers = self._rest_works(now)
+        ended = self.child.peek()
+        self.lingers = ended is not None and (self._may_be_explained(ended, now) or self._rest_works(ended, now))
         if self.lingers:
             return None
         ended = self.child.poll()
-        if ended is None and self.kill_at is not None and now >= self.kill_at:
-            self.kill()
-        return ended
+        if ended is None:
+            if self.kill_at is not None and now >= self.kill_at:
+                self.kill()
+            return None
+        self._waited_for = True
+        self.lingers = self._may_be_explained(ended, now)
+        return None if self.lingers else ended
 
     def _ask(self, number: signal.Signals | None, kill_at: float) -> None:
-        if number is not None:
+        if number is not None and not self._waited_for:
             self._sent = number
             self.child.send(number)
             self._send_beyond_the_group(number)
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+
+    def _may_be_explained(self, ended: Exit, now: float) -> bool:
+        if not self.settles or ended.code == 0 or self.notice or self.stopped or self.fenced:
+            return False
+        if self._settled_at is None:
+            self._settled_at = now + SETTLING
+        return now < self._settled_at
 
     def _send_beyond_the_group(self, number: signal.Signals) -> None:
         for pid in marked_processes(self._claim):
@@ -101,12 +124,11 @@ class Attempt:
                 if os.getpgid(pid) != self.child.group:
                     os.kill(pid, number)
 
-    def _rest_works(self, now: float) -> bool:
+    def _rest_works(self, ended: Exit, now: float) -> bool:
         """A launcher or a shell that died of the signal must not take its workers along while they save."""
         if self._sent is None or self.kill_at is None or now >= self.kill_at:
             return False
-        ended = self.child.peek()
-        return ended is not None and ended.signal == self._sent and any(marked_processes(self._claim))
+        return ended.signal == self._sent and any(marked_processes(self._claim))
 
     @property
     def _claim(self) -> dict[bytes, bytes]:

@@ -29,6 +29,11 @@ def agent_command() -> list[str]:
     return [found]
 
 
+def resweep_command() -> list[str]:
+    """The `resweep` of the environment that runs the tests."""
+    return [str(Path(agent_command()[0]).with_name("resweep"))]
+
+
 class AgentProcess:
     """One `sweep-agent` process; what it prints goes to `log`."""
 

@@ -46,7 +46,8 @@ def _is_free(port: int) -> bool:
 
 def require(program: str) -> str:
     """The path of a program of the system's; where it is missing, the test is skipped, but under CI=true it fails."""
-    if path := shutil.which(program):
+    # Debian keeps daemons where the search path of an ordinary user does not lead.
+    if path := shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
         return path
     if os.environ.get("CI") == "true":
         pytest.fail(f"{program} is not installed, and CI must have it")

@@ -46,6 +46,10 @@ def test_two_agents_in_one_slurm_job_differ_and_a_requeued_job_has_its_name_on_a
         ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, "slurm-7_2"),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, "slurm-7.p3"),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, "slurm-7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, "slurm-7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "4294967291"}, "slurm-7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "2"}, "slurm-7.s2"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "2", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, "slurm-7.s2.p1"),
     ],
 )
 def test_the_name_follows_from_the_slurm_job(environ: dict[str, str], name: str | None) -> None:

@@ -33,6 +33,7 @@ from resweep_agent.options import Policy
 from resweep_agent.output import OutputPump
 from resweep_agent.parts import Inbox, Parts, Wakeup
 from resweep_agent.slot import Slot
+from resweep_agent.watch import SETTLING
 from resweep_scheduler.config import parse_sweep
 from resweep_scheduler.search import SearchError
 from resweep_scheduler.store import Hold, Run, RunState, Store, StoreRefusedError, StoreUnavailableError, SweepCommand
@@ -242,8 +243,32 @@ def test_the_way_a_child_ends_decides_the_state_of_its_run(bench: Bench, ended: 
     bench.build(count=1)
     bench.step()
     bench.end(ended=ended)
-    assert bench.step(1.0) is None
+    bench.step(1.0)
+    assert bench.step(SETTLING) is None
     assert states(bench) == [state]
+
+
+@pytest.mark.parametrize("ended", [Exit(3, None), Exit(None, 15)])
+def test_a_notice_that_comes_a_moment_after_a_bad_end_explains_it(bench: Bench, ended: Exit) -> None:
+    """SLURM and systemd signal all processes of a job one by one, and the script may be gone first."""
+    loop = bench.build()
+    bench.step()
+    bench.end(ended=ended)
+    assert bench.step() == pytest.approx(bench.now + SETTLING)
+    assert bench.child not in loop._selector.get_map(), "an ended child keeps waking the loop"
+    assert states(bench) == ["running"]
+    bench.source.notice = Notice("SIGTERM")
+    assert bench.step(SETTLING / 2) is None
+    assert bench.child.signals == [signal.SIGTERM], "what is left of its group is told, too"
+    assert (states(bench), bench.record().reason) == (["preempted"], "notice: SIGTERM")
+
+
+def test_without_marks_no_notice_is_waited_for(bench: Bench) -> None:
+    bench.build(marks=False, count=1)
+    bench.step()
+    bench.end(ended=Exit(None, 15))
+    assert bench.step() is None
+    assert states(bench) == ["crashed"]
 
 
 @pytest.mark.parametrize(
@@ -525,6 +550,7 @@ def test_failures_in_a_row_end_the_agent_and_the_last_claim_is_not_made(bench: B
     for _ in range(2):
         bench.step(1.0)
         bench.end(ended=Exit(1, None))
+        bench.step(1.0)
     assert bench.step(1.0) is None
     assert states(bench) == ["failed", "failed"]
     with pytest.raises(AgentError, match=r"2 runs in a row failed .*`resweep logs") as caught:

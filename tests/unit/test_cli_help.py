@@ -31,7 +31,7 @@ def all_commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> Itera
 COMMANDS = list(all_commands())
 PROMISED = """
     validate schema create start ls show runs run logs history best watch missing pause resume stop cancel retry rm
-    sync export scheduler launch server doctor completion
+    sync export scheduler slurm launch server doctor completion
 """
 
 

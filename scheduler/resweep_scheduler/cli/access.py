@@ -53,6 +53,25 @@ def open_sweep(settings: Settings, path: str) -> tuple[Store, str]:
     return store.patient(PATIENCE), sweep_id
 
 
+def refuse_if_over(sweep: Sweep) -> None:
+    """Agents of a sweep that is over would get nothing.
+
+    Raises:
+        Failure: It is over; the message says how to open it again.
+    """
+    from resweep_scheduler.store.states import SweepState
+
+    if not sweep.state.is_over:
+        return
+    if sweep.state is SweepState.FINISHED and sweep.reason != "stopped":
+        cure = f"`resweep retry --failed {sweep.sweep_id}` runs again what failed"
+    else:
+        cure = f"`resweep resume {sweep.sweep_id}` lets it go on"
+    raise Failure(
+        f"sweep {sweep.sweep_id} is {sweep.state.value}, so agents would get nothing: {cure}", ExitCode.ILLEGAL_STATE
+    )
+
+
 def open_run(settings: Settings, path: str) -> tuple[Store, Run]:
     """Find a run by `[entity/][project/]run`; without a project, in the default one and in all that have sweeps.
 

@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     COMMAND_NOT_FOUND = 7, "the program or command of the sweep is not there"
     FLAPPING = 8, "runs kept failing, so the agent stopped"
     RUNS_FAILED = 9, "`start`: the sweep is finished, some runs failed or crashed"
+    SBATCH_REFUSED = 10, "`slurm --submit`: sbatch refused the job, or did not answer"
     PREEMPTED = 75, "ended by a notice (a signal, SLURM, the cloud); its runs are on the run queue"
     INTERRUPTED = 130, "ended by Ctrl-C"
 

@@ -55,24 +55,13 @@ def launch_command(
     """
     from redis.exceptions import RedisError
 
-    from resweep_scheduler.cli.access import open_sweep
+    from resweep_scheduler.cli.access import open_sweep, refuse_if_over
     from resweep_scheduler.service.queue import NoQueueError, queue_client
     from resweep_scheduler.service.vehicle import enqueue_agent
     from resweep_scheduler.store.faults import translate
-    from resweep_scheduler.store.states import SweepState
 
     store, sweep_id = open_sweep(settings, sweep)
-    if (record := store.sweep(sweep_id)).state.is_over:
-        done = record.state is SweepState.FINISHED and record.reason != "stopped"
-        cure = (
-            f"`resweep retry --failed {sweep_id}` runs again what failed"
-            if done
-            else f"`resweep resume {sweep_id}` lets it go on"
-        )
-        raise Failure(
-            f"sweep {sweep_id} is {record.state.value}, so agents would get nothing: {cure}",
-            ExitCode.ILLEGAL_STATE,
-        )
+    refuse_if_over(store.sweep(sweep_id))
     url = fleet_url or store.url
     try:
         connection = queue_client(url)

@@ -48,7 +48,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "rm": "control",
     },
     "Data": {"export": "export", "sync": "sync"},
-    "Fleets": {"scheduler": "scheduler", "launch": "launch"},
+    "Fleets": {"scheduler": "scheduler", "slurm": "slurm", "launch": "launch"},
     "Server and shell": {"server": "server", "doctor": "server", "completion": "completion"},
 }
 """Heading → subcommand → the module of this package that has it, under its own name plus `_command`."""
