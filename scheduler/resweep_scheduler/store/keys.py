@@ -32,7 +32,7 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
 ``resweep:sweeps`` (hash, sweep id → entity/project) stands outside any project.
 
 Kinds of events: created, state (of the sweep), suggested, claimed, preempting, preempted, finished, failed, crashed,
-killed, adopted, retried, removed, stop, target, checkpoint.
+killed, adopted, retried, removed, stop, target, checkpoint, fallback (to an older checkpoint).
 """
 
 from __future__ import annotations
