@@ -164,7 +164,6 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
     inbox = Inbox(wakeup)
     signals = SignalSource()
     sweep_id = sweep.record.sweep_id
-    checkpoints = config.checkpoint.dir
     return Parts(
         store=store,
         sweep_id=sweep_id,
@@ -176,7 +175,8 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
             scope=store.scope,
             sweep_id=sweep_id,
             directory=directory,
-            checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
+            checkpoints=config.checkpoint.url or Path(config.checkpoint.dir or directory / "checkpoints").absolute(),
+            keep=config.checkpoint.keep,
             slots=options.slots,
         ),
         launcher=launcher,

@@ -21,6 +21,8 @@ FOREIGN = (
     "RESWEEP_CLAIM",
     "RESWEEP_RUN_ID",
     "RESWEEP_AGENT_RANK",
+    "RESWEEP_CHECKPOINT_DIR",
+    "RESWEEP_CHECKPOINT_URL",
 )
 """Variables of another run or another agent that must not leak into a child."""
 
@@ -36,7 +38,8 @@ class Surroundings:
         environ: The agent's own environment.
         url: The address of the store, with its password.
         directory: Below it are the folders of the attempts.
-        checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+        checkpoints: The folder or the URL for checkpoints, shared by all attempts of all runs of the sweep.
+        keep: How many checkpoints of a run are kept.
     """
 
     environ: Mapping[str, str]
@@ -44,7 +47,8 @@ class Surroundings:
     scope: Scope
     sweep_id: str
     directory: Path
-    checkpoints: Path
+    checkpoints: Path | str
+    keep: int = 2
     slots: int = 1
 
     @cached_property
@@ -75,8 +79,10 @@ class Surroundings:
             "WANDB_DIR": self.wandb_directory,
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
-            "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+            "RESWEEP_CHECKPOINT_KEEP": str(self.keep),
         }
+        in_folder = isinstance(self.checkpoints, Path)
+        common["RESWEEP_CHECKPOINT_DIR" if in_folder else "RESWEEP_CHECKPOINT_URL"] = str(self.checkpoints)
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
         if self.scope.entity == DEFAULT_ENTITY:
