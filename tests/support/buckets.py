@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ import localbucket
 from resweep.bucket import Bucket
 
 BUCKET = "ckpt"
+PATIENCE = 60.0
+"""Seconds in which a request comes, and for which it is held up at most."""
 
 
 class _Handler(localbucket.S3Handler):  # type: ignore[misc]
-    """One request; answers 500 and hangs up where the server's `refuse` says so."""
+    """One request, which the server's `watch` may hold up or refuse."""
 
     server: Any
     data_root: Path
@@ -27,25 +30,29 @@ class _Handler(localbucket.S3Handler):  # type: ignore[misc]
     def _dispatch(self, action: Any) -> None:
         owner: S3Server = self.server.owner
         line = f"{self.command} {self.path.partition('?')[0]}"
-        owner.requests.append(line)
-        if owner.refuse(line):
+        with owner.lock:
+            owner.requests.append(line)
+        if owner.watch(line):
+            super()._dispatch(action)
+        else:
             self.close_connection = True
-            return
-        super()._dispatch(action)
 
 
 @dataclass
 class S3Server:
-    """Attributes:
-    folder: Where the objects are, as files.
-    requests: Method and path of all requests so far.
-    refuse: Which of them find the connection closed.
+    """An S3 server in this process.
+
+    Attributes:
+        folder: Where the objects are, as files.
+        requests: Method and path of all requests so far.
+        watch: Told each of them, before it is answered; False to close its connection without an answer.
     """
 
     folder: Path
     port: int
     requests: list[str] = field(default_factory=list)
-    refuse: Callable[[str], bool] = lambda line: False
+    watch: Callable[[str], bool] = lambda line: True
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
@@ -65,6 +72,38 @@ class S3Server:
         """The keys of all objects below the URL."""
         base = self.folder / BUCKET / "sweeps"
         return sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
+
+
+class Hold:
+    """Holds up the first request that matches a pattern, once `pass_over` others that match have passed."""
+
+    def __init__(self, server: S3Server, pattern: str, *, pass_over: int = 0) -> None:
+        self._pattern = re.compile(pattern)
+        self._left = pass_over
+        self._reached = threading.Event()
+        self._released = threading.Event()
+        self._lock = threading.Lock()
+        server.watch = self._watch
+
+    def _watch(self, line: str) -> bool:
+        with self._lock:
+            matches = self._pattern.search(line) is not None and not self._reached.is_set()
+            if matches and self._left:
+                self._left -= 1
+                matches = False
+            if matches:
+                self._reached.set()
+        if matches:
+            self._released.wait(PATIENCE)
+        return True
+
+    def wait(self) -> None:
+        """Until the request has come."""
+        assert self._reached.wait(PATIENCE), f"no request {self._pattern.pattern!r} came"
+
+    def release(self) -> None:
+        """Answer it."""
+        self._released.set()
 
 
 @contextmanager

@@ -108,6 +108,7 @@ def make_sweep(
     preemption: dict[str, Any] | None = None,
     retry: dict[str, int] | None = None,
     grid: bool = True,
+    checkpoint: dict[str, Any] | None = None,
 ) -> tuple[Store, str]:
     """Create a sweep over the training script with `points` runs; returns its store and its id.
 
@@ -117,6 +118,7 @@ def make_sweep(
         lease: Seconds; must be long against the hiccups of a busy machine.
         heartbeat: Seconds; a sixth of the lease when None.
         grid: Whether the points are a grid's; random ones otherwise.
+        checkpoint: Where checkpoints go, when it is not the agents' directory.
     """
     parameter: dict[str, Any] = {"values": list(range(points))} if grid else {"min": 0.0, "max": 1.0}
     settings: dict[str, Any] = {
@@ -130,6 +132,7 @@ def make_sweep(
         "lease": {"duration": lease, "heartbeat": heartbeat or lease / 6},
         "preemption": {"max_attempts_without_progress": 0, **(preemption or {})},
         "retry": retry or {},
+        "checkpoint": checkpoint or {},
     }
     if not grid:
         settings["run_cap"] = points
