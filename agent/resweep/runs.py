@@ -264,6 +264,14 @@ class Run:
         *,
         wait: Literal[False],
     ) -> Saving: ...
+    @overload
+    def save_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        wait: bool = True,
+    ) -> Path | Saving: ...
     def save_checkpoint(
         self,
         path: str | os.PathLike[str],
