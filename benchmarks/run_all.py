@@ -26,10 +26,11 @@ BENCHMARKS = (
     "log_cost",
     "import_time",
     "memory",
+    "checkpoints",
     "stopping",
     "search_service",
 )
-PACKAGES = ("resweep", "redis", "rq", "optuna")
+PACKAGES = ("resweep", "redis", "rq", "optuna", "obstore")
 
 
 def processor() -> str:

@@ -134,7 +134,7 @@ class RemoteCheckpoints:
             self._uploads.chore(lambda: self._remove([name]))
         saving.handed_over(ticket)
 
-    def _complain(self, saving: Saving, error: Exception) -> None:
+    def _complain(self, saving: Saving, error: BaseException) -> None:
         self._notes.once(
             "upload", f"run {self._run_id}: the checkpoint of step {saving.step} was not saved: {saving.error}"
         )

@@ -42,7 +42,7 @@ class Job:
 class Uploads:
     """Jobs in the order in which they came. `put` may be called in a signal handler: it takes no lock."""
 
-    def __init__(self, complain: Callable[[Saving, Exception], None]) -> None:
+    def __init__(self, complain: Callable[[Saving, BaseException], None]) -> None:
         self._complain = complain
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._chores: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -121,7 +121,7 @@ class Uploads:
             job.send(self.check)
         except (SupersededError, AbandonedError) as ended:
             job.saving.failed(SUPERSEDED if isinstance(ended, SupersededError) else UNFINISHED)
-        except Exception as error:
+        except BaseException as error:  # a panic of obstore's is no Exception, and must not end this thread
             job.saving.failed(str(error) or type(error).__name__)
             self._complain(job.saving, error)
         finally:

@@ -231,6 +231,7 @@ def test_keras_logs_and_saves_each_epoch(store: Store, monkeypatch: pytest.Monke
         assert (path.name, path.read_text(), run.step) == ("model.keras", ".keras", 3)
 
 
+@pytest.mark.filterwarnings("default")
 def test_real_torch_goes_on_where_it_stood(store: Store) -> None:
     torch = pytest.importorskip("torch")
     from resweep.integrations.torch import restore_state, save_state
@@ -266,6 +267,7 @@ def test_real_torch_goes_on_where_it_stood(store: Store) -> None:
         assert train(**second, steps=3) == expected
 
 
+@pytest.mark.filterwarnings("default")
 def test_real_keras_goes_on_with_its_whole_model(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     np = pytest.importorskip("numpy")
     keras = pytest.importorskip("keras")
@@ -286,6 +288,7 @@ def test_real_keras_goes_on_with_its_whole_model(store: Store, monkeypatch: pyte
     assert [row.step for row in store.history("r1")] == [0, 1, 2, 3]
 
 
+@pytest.mark.filterwarnings("default")
 def test_the_real_callbacks_have_the_hooks_that_are_used() -> None:
     transformers = pytest.importorskip("transformers")
     from resweep.integrations.huggingface import ResweepCallback
