@@ -28,13 +28,14 @@ BENCHMARKS = (
     "log_cost",
     "import_time",
     "memory",
+    "checkpoints",
     "stopping",
     "search_service",
     "slurm",
 )
 NEEDS = {"slurm": ("slurmctld", "slurmd", "sbatch", "munged")}
 """Programs that a benchmark starts."""
-PACKAGES = ("resweep", "redis", "rq", "optuna")
+PACKAGES = ("resweep", "redis", "rq", "optuna", "obstore")
 
 
 def processor() -> str:

@@ -19,6 +19,7 @@ from resweep.offline import Channel, OfflineSender, Silent
 from resweep.outbox import Outbox
 from resweep.parameters import read_parameters
 from resweep.runs import Facts, Run
+from resweep.saving import Checkpoints
 from resweep.sender import Sender
 from resweep.settings import Settings
 from resweep.spill import Header, SpillFile, spill_folder
@@ -73,7 +74,7 @@ class Assembly:
         self.notes = Notes()
         self.config = Config(config, locked=locked or {}, warn=self.notes.warn_once, complain=self.notes.odd_value)
         self.summary = Summary(record.summary if record else {}, self.notes.odd_value)
-        self.checkpoints = CheckpointFolder(settings.checkpoint_directory, run_id, attempt)
+        self.checkpoints = _checkpoints(settings, run_id, attempt, self.notes)
         self.ledger = StepLedger(starting_step, lambda text: self.notes.once(text[:20], text))
         self.facts = Facts(
             run_id=run_id,
@@ -131,8 +132,25 @@ class Assembly:
             objective=objective,
             ends_run=self.settings.claim is None,
             look=run.look_at_open_row,
-            on_committed=self.checkpoints.committed,
+            checkpoints=self.checkpoints,
         )
+
+
+def _checkpoints(settings: Settings, run_id: str, attempt: int, notes: Notes) -> Checkpoints:
+    """The place of the run's checkpoints; that of an object store is found to be usable before the training begins."""
+    if not settings.checkpoint_url or settings.mode == "disabled":
+        return CheckpointFolder(
+            settings.checkpoint_directory, run_id, attempt, keep=settings.checkpoint_keep, notes=notes,
+            commit_timeout=settings.mark_timeout,
+        )  # fmt: skip
+    from resweep.bucket import open_bucket
+    from resweep.remote_checkpoints import RemoteCheckpoints
+
+    return RemoteCheckpoints(
+        open_bucket(settings.checkpoint_url), run_id, attempt, scope=f"{settings.entity}/{settings.project}",
+        directory=settings.directory, keep=settings.checkpoint_keep, notes=notes,
+        commit_timeout=settings.mark_timeout, patience=settings.init_timeout,
+    )  # fmt: skip
 
 
 def _begin_alone(settings: Settings, on_finish: OnFinish) -> Run:

@@ -1,4 +1,4 @@
-"""Checkpoints on this machine's file system: copied whole or not at all, the last two kept.
+"""Checkpoints on this machine's file system: copied whole or not at all, the last ones kept.
 
     <RESWEEP_CHECKPOINT_DIR, else dir/resweep/checkpoints>/<run id>/step-<step>-attempt-<n>/<name of the file or folder>
 
@@ -14,36 +14,92 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from resweep.errors import UsageError
+from resweep.notes import Notes
+from resweep.saving import Found, Saving, existing, folder_name
+from resweep.spill import Commit
+
+if TYPE_CHECKING:
+    from resweep.offline import Channel
+    from resweep_scheduler.store import Checkpoint
 
 KEPT = 2
+MARK_TIMEOUT = 5.0  # seconds
 _NAME = re.compile(r"step-(?P<step>\d+|none)-attempt-(?P<attempt>\d+)(?:-(?P<again>\d+))?")
 _PARTIAL = ".partial-"
 _PARTIAL_NAME = re.compile(rf"{re.escape(_PARTIAL)}(?P<attempt>\d+)-[0-9a-f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A checkpoint on this machine."""
-
-    path: Path  # of the copied file or folder
-    step: int | None
-    attempt: int
-
-
 class CheckpointFolder:
-    """The checkpoints of one run, as one attempt writes and reads them."""
+    """The checkpoints of one run in a folder, as one attempt writes and reads them.
 
-    def __init__(self, base: Path, run_id: str, attempt: int) -> None:
+    Args:
+        base: The folder for checkpoints of all runs.
+        keep: How many are kept.
+        commit_timeout: Seconds to wait until Redis has a commit.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        run_id: str,
+        attempt: int,
+        *,
+        keep: int = KEPT,
+        notes: Notes | None = None,
+        commit_timeout: float = MARK_TIMEOUT,
+    ) -> None:
         self.folder = base / run_id
+        self._run_id = run_id
         self._attempt = attempt
-        self._committed: list[Path] = []  # folders, the newest last
+        self._keep = keep
+        self._notes = notes or Notes()
+        self._commit_timeout = commit_timeout
+        self._channel: Channel
+        self._last: Checkpoint | None = None  # what was committed before this attempt
         self._waiting: list[Path] = []  # folders whose commit Redis does not have yet
         self._lock = threading.RLock()  # `committed` is called by the thread that sends
+
+    def begin(self, channel: Channel, committed: Checkpoint | None) -> None:
+        """See `Checkpoints`."""
+        self._channel = channel
+        self._last = committed
+
+    def save(self, source: Path, step: int | None, metadata: dict[str, Any], *, wait: bool) -> Saving:
+        """Copy it, in any case before this returns, and have it committed."""
+        copy = self.store(source, step)
+        commit = Commit(str(copy), step, metadata, keep=self._keep)
+        ticket = self._channel.commit(commit, self._commit_timeout if wait else 0.0)
+        if ticket.granted is False:
+            self.drop(copy)
+        saving = Saving(source if ticket.granted is False else copy, step)
+        saving.handed_over(ticket)
+        return saving
+
+    def restore(self) -> Found | None:
+        """The one that was committed last. If that one is not on this machine, an older one that is, with a warning."""
+        if self._last is None:
+            return None
+        committed = self._last
+        found = self.find(committed.path, committed.step, committed.attempt)
+        if found is None or found.step != committed.step:
+            instead = "starting without one" if found is None else f"going on from {found.path}, step {found.step}"
+            self._notes.once(
+                "restore",
+                f"run {self._run_id}: the checkpoint {committed.path} (step {committed.step}) is not on this machine, "
+                f"{instead}; set RESWEEP_CHECKPOINT_DIR to a folder that all machines share, or RESWEEP_CHECKPOINT_URL",
+            )
+        return found
+
+    def is_there(self, path: str) -> bool:
+        """See `Checkpoints`."""
+        return os.path.exists(path)
+
+    def finish(self, timeout: float) -> None:
+        """Nothing is on its way."""
 
     def store(self, source: Path, step: int | None) -> Path:
         """Copy `source`, a file or a folder, so that it is there whole or not at all; returns the copy.
@@ -52,23 +108,19 @@ class CheckpointFolder:
             UsageError: There is nothing at `source`.
             OSError: It cannot be copied.
         """
-        source = source.resolve()
-        if not source.exists():
-            raise UsageError(
-                f"save_checkpoint copies a file or a folder, and {source} does not exist; save it there first"
-            )
+        source = existing(source)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{_PARTIAL}{self._attempt}-{secrets.token_hex(4)}"
         partial.mkdir()
         try:
-            _copy(source, partial / source.name)
-            _fsync(partial)
+            copy_to(source, partial / source.name)
+            _fsync_all(partial)
             with self._lock:
                 target = self._free_name(step)
                 partial.rename(target)
                 self._waiting.append(target)
                 # During a long outage only the newest copies that wait are worth their room.
-                while len(self._waiting) > KEPT:
+                while len(self._waiting) > self._keep:
                     shutil.rmtree(self._waiting.pop(0), ignore_errors=True)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -76,18 +128,13 @@ class CheckpointFolder:
         _fsync(self.folder)
         return target / source.name
 
-    def committed(self, path: str) -> None:
-        """The copy at `path` is the one to go on from: remove what is older than the last two of this kind."""
+    def committed(self, path: str, kept: Sequence[str]) -> None:
+        """The copy at `path` is the one to go on from: remove what is not kept."""
         folder = Path(path).parent
         with self._lock:
             if folder in self._waiting:
                 del self._waiting[: self._waiting.index(folder) + 1]
-            self._committed = [*self._committed, folder][-KEPT:]
-            self._remove_others(keep=[*self._committed, *self._waiting])
-
-    def remember(self, path: str) -> None:
-        """The copy at `path` is committed already, by an earlier attempt."""
-        self._committed = [Path(path).parent]
+            self._remove_others(keep=[*(Path(path).parent for path in kept), *self._waiting])
 
     def drop(self, path: Path) -> None:
         """Remove a copy that was refused."""
@@ -106,7 +153,7 @@ class CheckpointFolder:
         return max(older, key=lambda found: (found.step or 0, found.attempt), default=None)
 
     def _free_name(self, step: int | None) -> Path:
-        name = f"step-{'none' if step is None else step}-attempt-{self._attempt}"
+        name = folder_name(step, self._attempt)
         target, again = self.folder / name, 2
         while target.exists():
             target, again = self.folder / f"{name}-{again}", again + 1
@@ -141,18 +188,23 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder with all that is in it, links followed, and have it on the disk."""
+def copy_to(source: Path, target: Path) -> None:
+    """Copy a file or a folder with all that is in it, links followed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=_dangling)
     else:
         shutil.copy2(source, target)
-        _fsync(target)
-        return
-    for folder, _, names in os.walk(target):
+
+
+def _fsync_all(path: Path) -> None:
+    """Have a file, or a folder with all that is in it, on the disk."""
+    for folder, _, names in os.walk(path):
         for name in names:
             _fsync(Path(folder) / name)
         _fsync(Path(folder))
+    if not path.is_dir():
+        _fsync(path)
 
 
 def _dangling(folder: str, names: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ class Channel(Protocol):
     def change_config(self, items: Mapping[str, Any]) -> None: ...
     def mark_preempting(self, timeout: float) -> bool: ...
     def commit(self, commit: Commit, timeout: float) -> Ticket: ...
+    def fall_back(self, lost: str, path: str | None, metadata: Mapping[str, Any], reason: str) -> None: ...
     def close(self, exit_code: int, timeout: float) -> int: ...
 
 
@@ -82,6 +83,9 @@ class Silent:
     def commit(self, commit: Commit, timeout: float) -> Ticket:
         """Nothing is committed."""
         return Ticket()
+
+    def fall_back(self, lost: str, path: str | None, metadata: Mapping[str, Any], reason: str) -> None:
+        """Rank 0 tells it."""
 
     def close(self, exit_code: int, timeout: float) -> int:
         """Nothing is left."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from resweep.checkpoints import CheckpointFolder
 from resweep.configuration import Config
 from resweep.exitstatus import code_of
 from resweep.notes import Notes
 from resweep.preemption import Callback, NoticeWatch, Preempting
-from resweep.spill import Commit
+from resweep.saving import Checkpoints, Saving
 from resweep.steps import Row, StepLedger
 from resweep.summaries import Summary
 from resweep.values import plain, plain_row
@@ -63,7 +63,7 @@ class Run:
         summary: Summary,
         ledger: StepLedger,
         notes: Notes,
-        checkpoints: CheckpointFolder,
+        checkpoints: Checkpoints,
         on_finish: Callable[[Run, int], None],
     ) -> None:
         self._facts = facts
@@ -80,14 +80,14 @@ class Run:
         self._pid = os.getpid()
         self._watch = NoticeWatch.from_environment(os.environ)
         self._preempting = Preempting(self._watch)
+        self._checkpoint_step: int | None = None
         self._finished = False
 
     def begin(self, channel: Channel) -> None:
         """Connect it to what carries its rows; called once, by ``init``."""
         self._channel = channel
         self._config.listen(lambda name: channel.change_config({name: Config.as_dict(self._config)[name]}))
-        if self._checkpoint is not None:
-            self._checkpoints.remember(self._checkpoint.path)
+        self._checkpoints.begin(channel, self._facts.checkpoint)
         channel.start()
 
     @property
@@ -170,8 +170,9 @@ class Run:
         return self._finished
 
     @property
-    def _checkpoint(self) -> Checkpoint | None:
-        return self._facts.checkpoint
+    def checkpoint_step(self) -> int | None:
+        """The step of the checkpoint that `restore_checkpoint` brought; None before, and without one."""
+        return self._checkpoint_step
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> None:
         """Log values at the current step, or at `step`. Returns at once and never raises.
@@ -260,57 +261,85 @@ class Run:
         self._watch.call(callback)
         return callback
 
+    @overload
     def save_checkpoint(
-        self, path: str | os.PathLike[str], step: int | None = None, metadata: Mapping[str, Any] | None = None
-    ) -> Path:
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        wait: Literal[True] = True,
+    ) -> Path: ...
+    @overload
+    def save_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        wait: Literal[False],
+    ) -> Saving: ...
+    @overload
+    def save_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        wait: bool = True,
+    ) -> Path | Saving: ...
+    def save_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        wait: bool = True,
+    ) -> Path | Saving:
         """Copy a file or a folder to where the run's next attempt finds it, and make it the one to go on from.
 
-        Waits up to RESWEEP_MARK_TIMEOUT (5 s) until Redis has it; if Redis is away it is committed later, after the
-        rows that were logged before. The last two are kept. Returns the copy; or `path` where nothing is saved: on
-        ranks other than 0, and in an attempt that was taken over.
+        Where that is, and how many are kept, the sweep's ``checkpoint:`` says, or ``init``. Then waits up to
+        RESWEEP_MARK_TIMEOUT (5 s) until Redis has it; if Redis is away it is committed later, after the rows that were
+        logged before. Saves nothing on ranks other than 0, and in an attempt that was taken over.
 
         Args:
             step: The step that the checkpoint completes; by default the last one logged.
+            metadata: Kept with it, for people and programs to read.
+            wait: False: to an object store it is sent in the background, from a copy, and a newer one takes the place
+                of one that waits for its turn. ``finish`` waits for it.
+
+        Returns:
+            The copy in the checkpoint folder; `path` where that is an object store, or where nothing is saved. With
+            ``wait=False`` a handle: ``committed``, ``error``, ``wait(timeout)``.
 
         Raises:
             UsageError: There is nothing at `path`.
-            OSError: It cannot be copied.
+            OSError: It cannot be read or copied. That an object store fails is only told, by a warning.
         """
         source = Path(path)
         if self._channel.silent or self._finished or os.getpid() != self._pid:
-            self._notes.once(
-                "checkpoint", f"run {self.id}: this process saves no checkpoints (rank 0 does, before finish)"
-            )
-            return source
-        with self._lock:
-            self._apply()
-            last = self._ledger.last_step if step is None else operator.index(step)
-            for row in self._ledger.look():
-                self._channel.put(*row)
-        copy = self._checkpoints.store(source, last)
-        clean = plain(metadata or {}, "metadata", self._notes.odd_value)
-        ticket = self._channel.commit(Commit(str(copy), last, clean), self._facts.mark_timeout)
-        if ticket.granted is False:
-            self._checkpoints.drop(copy)
-            return source
-        return copy
+            why = f"run {self.id}: this process saves no checkpoints (rank 0 does, before finish)"
+            self._notes.once("checkpoint", why)
+            saving = Saving(source, step)
+            saving.failed(why)
+        else:
+            with self._lock:
+                self._apply()
+                last = self._ledger.last_step if step is None else operator.index(step)
+                for row in self._ledger.look():
+                    self._channel.put(*row)
+            clean = plain(metadata or {}, "metadata", self._notes.odd_value)
+            saving = self._checkpoints.save(source, last, clean, wait=wait)
+        return saving.path if wait else saving
 
     def restore_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, None when there is none; the next ``log`` continues after its step.
+        """Bring the checkpoint to go on from to this machine; None when there is none.
 
-        It is the one that was committed last. If that one is not on this machine, an older one that is, with a warning.
+        The next ``log`` continues after its step, and rows logged again take the place of the earlier attempt's. It is
+        the one that was committed last; when that one is damaged or missing, the one before, with a warning.
+
+        Raises:
+            CommError: The object store cannot be reached within RESWEEP_INIT_TIMEOUT. Starting anew would be worse.
         """
-        if self._checkpoint is None:
-            return None
-        committed = self._checkpoint
-        found = self._checkpoints.find(committed.path, committed.step, committed.attempt)
-        if found is None or found.step != committed.step:
-            instead = "starting without one" if found is None else f"going on from {found.path}, step {found.step}"
-            self._notes.once(
-                "restore",
-                f"run {self.id}: the checkpoint {committed.path} (step {committed.step}) is not on this machine, "
-                f"{instead}; set RESWEEP_CHECKPOINT_DIR to a folder that all machines share",
-            )
+        found = self._checkpoints.restore()
+        self._checkpoint_step = None if found is None else found.step
         if found is None:
             return None
         if found.step is not None:
@@ -333,7 +362,9 @@ class Run:
             for row in self._ledger.close():
                 self._channel.put(*row)
             self._finished = True
-        left = self._channel.close(exit_code, self._facts.finish_timeout)
+        deadline = time.monotonic() + self._facts.finish_timeout
+        self._checkpoints.finish(self._facts.finish_timeout)
+        left = self._channel.close(exit_code, max(0.0, deadline - time.monotonic()))
         if left:
             self._notes.once(
                 "left",

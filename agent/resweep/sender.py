@@ -7,7 +7,6 @@ attempt is stale, nothing more is sent.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from resweep.notes import Notes, logger
 from resweep.objective import make_batch
 from resweep.outbox import Outbox
+from resweep.saving import Checkpoints
 from resweep.spill import Commit, Row
 from resweep.steps import Row as OpenRow
 from resweep.summaries import Summary
@@ -51,7 +51,7 @@ class Sender:
     Args:
         look: Returns the open row if it was not seen as it stands; called in the sender's thread.
         ends_run: Whether `close` reports the end; inside a sweep the agent does.
-        on_committed: Told the path of a checkpoint when it is the one from which the next attempt goes on.
+        checkpoints: Asked whether a checkpoint still waits for its commit, and told when Redis has it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Sender:
         objective: Objective | None,
         ends_run: bool,
         look: Callable[[], list[OpenRow]],
-        on_committed: Callable[[str], None] = lambda path: None,
+        checkpoints: Checkpoints,
     ) -> None:
         self._store = store
         self._token = token
@@ -77,7 +77,7 @@ class Sender:
         self._objective = objective
         self._ends_run = ends_run
         self._look = look
-        self._on_committed = on_committed
+        self._checkpoints = checkpoints
         self._config: dict[str, Any] = {}  # top-level keys that the store does not have
         self._config_on_its_way: dict[str, Any] = {}
         self._config_lock = threading.Lock()
@@ -130,6 +130,15 @@ class Sender:
             ticket.answer(False)
         ticket.wait(timeout)
         return ticket
+
+    def fall_back(self, lost: str, path: str | None, metadata: Mapping[str, Any], reason: str) -> None:
+        """Tell the store which checkpoint is used in place of the newest one; if it is away, it is not told."""
+        from resweep_scheduler.store import StoreError
+
+        if self._store is not None and self._token is not None:
+            with suppress(StoreError):
+                store = self._store.patient(URGENT_PAUSE)
+                store.fall_back(self._token, lost=lost, path=path, metadata=metadata, reason=reason)
 
     def close(self, exit_code: int, timeout: float) -> int:
         """Send what waits and, outside a sweep, the end; returns how many rows are left in the file."""
@@ -255,15 +264,18 @@ class Sender:
             )
 
     def _send_commit(self, commit: Commit) -> None:
-        if not os.path.exists(commit.path):
-            return  # newer copies took its place while it waited
-        hold = self._write(
-            lambda store, token: store.commit_checkpoint(
-                token, path=commit.path, step=commit.step, metadata=commit.metadata, after=commit.after
-            )
-        )
+        if not self._checkpoints.is_there(commit.path):
+            return  # newer ones took its place while it waited
+        kept: list[str] = []
+
+        def send(store: Store, token: ClaimToken) -> WriteAnswer:
+            answer = store.commit_checkpoint(token, **commit._asdict())
+            kept.extend(answer.kept)
+            return answer
+
+        hold = self._write(send)
         if hold == "owner":
-            self._on_committed(commit.path)
+            self._checkpoints.committed(commit.path, kept)
         ticket = self._commits.pop(commit.path, None)
         if ticket is not None:
             ticket.answer(hold == "owner")
@@ -374,7 +386,7 @@ class Ticket:
         self.granted = granted
         self._answered.set()
 
-    def wait(self, timeout: float) -> bool:
-        """True when it was granted within `timeout` seconds."""
+    def wait(self, timeout: float | None) -> bool:
+        """True when it was granted within `timeout` seconds; None is for ever."""
         self._answered.wait(timeout)
         return self.granted is True

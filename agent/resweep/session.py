@@ -54,6 +54,9 @@ def init(
     group: str | None = None,
     dir: str | os.PathLike[str] | None = None,
     mode: str | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_url: str | None = None,
+    checkpoint_keep: int | None = None,
 ) -> Run:
     """Begin or resume a run. While a run is active in this process, that one is returned.
 
@@ -75,6 +78,11 @@ def init(
             else the working directory.
         mode: "online"; "offline": rows go to a file that ``resweep sync`` sends; "disabled": nothing is kept. Defaults
             to RESWEEP_MODE, outside a sweep else WANDB_MODE.
+        checkpoint_dir: The folder for checkpoints. Defaults to RESWEEP_CHECKPOINT_DIR, else one below `dir`.
+        checkpoint_url: The object store for checkpoints in place of a folder: s3://, gs://, az://, file://, memory://.
+            Needs ``pip install 'resweep[checkpoints]'``. Defaults to RESWEEP_CHECKPOINT_URL.
+        checkpoint_keep: How many checkpoints are kept. Defaults to RESWEEP_CHECKPOINT_KEEP, else 2. In a sweep the
+            agent says all three.
 
     Raises:
         UsageError: An argument or variable is not allowed, or the run exists and must not, or must and does not.
@@ -84,7 +92,8 @@ def init(
     with session.lock:
         settings = resolve(
             os.environ, entity=entity, project=project, run_id=id, resume=resume, config=config, name=name, tags=tags,
-            notes=notes, group=group, directory=dir, mode=mode,
+            notes=notes, group=group, directory=dir, mode=mode, checkpoint_dir=checkpoint_dir,
+            checkpoint_url=checkpoint_url, checkpoint_keep=checkpoint_keep,
         )  # fmt: skip
         if session.run is not None:
             return _active_again(session.run, settings)

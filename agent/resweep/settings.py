@@ -8,7 +8,8 @@ this is and how it is resumed, and wins in silence, so that one script serves bo
     RESWEEP_MODE, WANDB_MODE            online, offline or disabled (inside an attempt only RESWEEP_MODE counts)
     RESWEEP_CLAIM, RESWEEP_SWEEP_ID,
     WANDB_SWEEP_PARAM_PATH              set by the agent: this process is an attempt of a sweep's run
-    RESWEEP_CHECKPOINT_DIR              where checkpoints go
+    RESWEEP_CHECKPOINT_DIR, RESWEEP_CHECKPOINT_URL     where checkpoints go: a folder, or an object store
+    RESWEEP_CHECKPOINT_KEEP             how many of a run are kept
     RESWEEP_AGENT_RANK                  set by the agent: the rank variables that it was itself started with
     RESWEEP_INIT_TIMEOUT, RESWEEP_FINISH_TIMEOUT, RESWEEP_MARK_TIMEOUT     seconds to wait for Redis
 
@@ -39,6 +40,7 @@ INIT_TIMEOUT = 20.0  # seconds; outside a sweep a person waits for the answer
 INIT_TIMEOUT_IN_SWEEP = 600.0  # seconds; inside one an outage of Redis must not fail the run
 FINISH_TIMEOUT = 30.0  # seconds
 MARK_TIMEOUT = 5.0  # seconds
+CHECKPOINTS_KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Settings:
     tags: tuple[str, ...] | None
     directory: Path
     checkpoint_directory: Path
+    checkpoint_url: str  # "" for the directory
+    checkpoint_keep: int
     rank: str  # "" for the process that logs, else the variable and its value, as "RANK=3"
     init_timeout: float
     finish_timeout: float
@@ -80,6 +84,9 @@ def resolve(
     group: str | None = None,
     directory: str | os.PathLike[str] | None = None,
     mode: str | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_url: str | None = None,
+    checkpoint_keep: int | None = None,
 ) -> Settings:
     """Put arguments and environment together.
 
@@ -93,6 +100,7 @@ def resolve(
             raise UsageError("RESWEEP_CLAIM needs WANDB_RUN_ID, which is unset; leave both as the agent set them")
         entity, project, run_id = environ.get("WANDB_ENTITY"), environ.get("WANDB_PROJECT"), environ_id
         wanted = _resume_from_environment(environ)
+        checkpoint_dir = checkpoint_url = checkpoint_keep = None
     else:
         entity = entity or environ.get("WANDB_ENTITY")
         project = project or environ.get("WANDB_PROJECT")
@@ -104,6 +112,7 @@ def resolve(
             "resume='must' resumes the run with a given id, and none was given; pass id= or set WANDB_RUN_ID"
         )
     base = Path(directory or environ.get("WANDB_DIR") or ".").absolute()
+    folder, url = _checkpoint_place(checkpoint_dir, checkpoint_url, environ)
     return Settings(
         entity=scope.entity,
         project=scope.project,
@@ -119,7 +128,9 @@ def resolve(
         group=group or environ.get("WANDB_RUN_GROUP") or None,
         tags=_tags(tags, environ),
         directory=base,
-        checkpoint_directory=Path(environ.get("RESWEEP_CHECKPOINT_DIR") or base / "resweep" / "checkpoints").absolute(),
+        checkpoint_directory=Path(folder or base / "resweep" / "checkpoints").absolute(),
+        checkpoint_url=url,
+        checkpoint_keep=_kept(checkpoint_keep, environ),
         rank=_rank(environ),
         init_timeout=_seconds(environ, "RESWEEP_INIT_TIMEOUT", INIT_TIMEOUT_IN_SWEEP if inside else INIT_TIMEOUT),
         finish_timeout=_seconds(environ, "RESWEEP_FINISH_TIMEOUT", FINISH_TIMEOUT),
@@ -197,6 +208,38 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"{name} must be a number of seconds, 0 or more, got {text!r}; unset it for {default:g}")
     return seconds
+
+
+def _checkpoint_place(
+    folder: str | os.PathLike[str] | None, url: str | None, environ: Mapping[str, str]
+) -> tuple[str, str]:
+    """The folder and the URL for checkpoints, at most one of which is given. Arguments win over the environment."""
+    from resweep_scheduler.store import checkpoint_url_fault
+
+    named = ("checkpoint_dir", "checkpoint_url")
+    if not folder and not url:
+        folder, url = environ.get("RESWEEP_CHECKPOINT_DIR"), environ.get("RESWEEP_CHECKPOINT_URL")
+        named = ("RESWEEP_CHECKPOINT_DIR", "RESWEEP_CHECKPOINT_URL")
+    text = os.fspath(folder) if folder else ""
+    if "://" in text:
+        fault = checkpoint_url_fault(text)
+        shown = text if fault is None else fault.shown
+        raise UsageError(f"{named[0]} must be a folder on this machine, got {shown!r}; give a URL as {named[1]}")
+    if fault := checkpoint_url_fault(url) if url else None:
+        raise UsageError(f"{named[1]} {fault.rule}, got {fault.shown!r}. {fault.cure}")
+    if text and url:
+        raise UsageError(f"checkpoints go to one place, and {named[0]} is {text!r} and {named[1]} {url!r}; unset one")
+    return text, url or ""
+
+
+def _kept(argument: int | None, environ: Mapping[str, str]) -> int:
+    text = environ.get("RESWEEP_CHECKPOINT_KEEP", "").strip()
+    if argument is None and not text:
+        return CHECKPOINTS_KEPT
+    name, value = ("RESWEEP_CHECKPOINT_KEEP", text) if argument is None else ("checkpoint_keep", str(argument))
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"{name} must be a whole number from 1 on, got {value!r}; leave it out for {CHECKPOINTS_KEPT}")
+    return int(value)
 
 
 def _rank(environ: Mapping[str, str]) -> str:

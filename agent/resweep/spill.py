@@ -3,7 +3,7 @@
 The first line is the header: whose rows these are and under which claim. After it come, in the order of logging, lines
 
     {"seq": 7, "step": 6, "row": {…}}                        a row; seq counts within the attempt
-    {"checkpoint": {"path": …, "step": …, "metadata": …}}    a checkpoint that is not committed yet
+    {"checkpoint": {"path": …, "step": …, …}}                a checkpoint that is not committed yet
     {"summary": {…}}   {"config": {…}}   {"exit_code": 0}    the summary, changed config, the end; the last one counts
 
 Rows are idempotent by seq, so a file may be sent again from its beginning. The writer holds a lock on the file: what is
@@ -44,6 +44,7 @@ class Commit(NamedTuple):
     step: int | None
     metadata: dict[str, Any]
     after: int = 0
+    keep: int = 2
 
 
 Entry = Row | Commit

@@ -229,12 +229,9 @@ class _Delivery:
         self._stored += self._check(self._store.log(token, first_seq=rows[0].seq, **batch)).accepted
 
     def _commit(self, token: ClaimToken, commit: Commit) -> None:
-        if os.path.exists(commit.path):
-            self._check(
-                self._store.commit_checkpoint(
-                    token, path=commit.path, step=commit.step, metadata=commit.metadata, after=commit.after
-                )
-            )
+        # What is in an object store and is not there any more is passed over when it is to be restored.
+        if "://" in commit.path or os.path.exists(commit.path):
+            self._check(self._store.commit_checkpoint(token, **commit._asdict()))
 
     def _send_facts(self, token: ClaimToken, facts: dict[str, Any]) -> None:
         if "summary" in facts:

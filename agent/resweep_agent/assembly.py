@@ -182,7 +182,6 @@ def _parts(
     inbox = Inbox(wakeup)
     signals = SignalSource()
     sweep_id = sweep.record.sweep_id
-    checkpoints = config.checkpoint.dir
     return Parts(
         store=store,
         sweep_id=sweep_id,
@@ -194,7 +193,8 @@ def _parts(
             scope=store.scope,
             sweep_id=sweep_id,
             directory=directory,
-            checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
+            checkpoints=config.checkpoint.url or Path(config.checkpoint.dir or directory / "checkpoints").absolute(),
+            keep=config.checkpoint.keep,
             places=make_places(options.slots, options.gpus_per_run, work.environ),
             signal=config.preemption.signal,
         ),

@@ -23,6 +23,8 @@ FOREIGN = (
     "RESWEEP_CLAIM",
     "RESWEEP_RUN_ID",
     "RESWEEP_AGENT_RANK",
+    "RESWEEP_CHECKPOINT_DIR",
+    "RESWEEP_CHECKPOINT_URL",
 )
 """Variables of another run or another agent that must not leak into a child."""
 
@@ -38,7 +40,8 @@ class Surroundings:
         environ: The agent's own environment.
         url: The address of the store, with its password.
         directory: Below it are the folders of the attempts.
-        checkpoints: The folder for checkpoints, shared by all attempts of all runs of the sweep.
+        checkpoints: The folder or the URL for checkpoints, shared by all attempts of all runs of the sweep.
+        keep: How many checkpoints of a run are kept.
         places: The places for runs side by side, and their GPUs.
         signal: The name of the signal that a child gets after a notice; "none" for none.
     """
@@ -48,7 +51,8 @@ class Surroundings:
     scope: Scope
     sweep_id: str
     directory: Path
-    checkpoints: Path
+    checkpoints: Path | str
+    keep: int = 2
     places: Places = ONE_PLACE
     signal: str = "SIGTERM"
 
@@ -84,9 +88,11 @@ class Surroundings:
             "WANDB_DIR": self.wandb_directory,
             "RESWEEP_URL": self.url,
             "RESWEEP_SWEEP_ID": self.sweep_id,
-            "RESWEEP_CHECKPOINT_DIR": str(self.checkpoints),
+            "RESWEEP_CHECKPOINT_KEEP": str(self.keep),
             "RESWEEP_NOTICE_SIGNAL": self.signal,
         }
+        in_folder = isinstance(self.checkpoints, Path)
+        common["RESWEEP_CHECKPOINT_DIR" if in_folder else "RESWEEP_CHECKPOINT_URL"] = str(self.checkpoints)
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
         if self.scope.entity == DEFAULT_ENTITY:

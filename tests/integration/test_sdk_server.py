@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.sdk import attempt_environment, clean_session, run_script, start_script
@@ -67,7 +68,7 @@ def test_the_decision_table(
     if exists:
         with resweep.init(id="r1") as run:
             run.log({"loss": 1})
-    arguments: dict[str, str | None] = {"id": "r1", "resume": resume}
+    arguments: dict[str, Any] = {"id": "r1", "resume": resume}
     if by_environment:
         monkeypatch.setenv("WANDB_RUN_ID", "r1")
         monkeypatch.setenv("WANDB_RESUME", resume or "")

@@ -315,6 +315,17 @@ def _commit_checkpoint(stage: Stage) -> Call:
     )
 
 
+def _fall_back(stage: Stage) -> Call:
+    token = stage.begin()
+    for step in (1, 2):
+        stage.store.commit_checkpoint(token, path=f"/checkpoints/{step}", step=step)
+    return Call(
+        lambda store: store.fall_back(token, lost="/checkpoints/2", path="/checkpoints/1", reason="damaged"),
+        lambda answer: answer.hold is Hold.OWNER,
+        lambda: stage.hand_over(token),
+    )
+
+
 def _append_output(stage: Stage) -> Call:
     token = stage.begin()
     return Call(
@@ -369,6 +380,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "create_sweep": _create_sweep,
     "end_and_claim": _end_and_claim,
     "end_attempt": _end_attempt,
+    "fall_back": _fall_back,
     "finish_run": _finish_run,
     "heartbeat": _heartbeat,
     "init_run": _init_run,

@@ -14,7 +14,7 @@ from typing import Any
 
 from resweep_scheduler.store import Event, Run, RunState, Store, Sweep, SweepState
 
-NOTES = frozenset({"stop", "target", "checkpoint"})
+NOTES = frozenset({"stop", "target", "checkpoint", "fallback"})
 """Kinds of events that tell something of a run and change no state."""
 
 ENDS = frozenset({"preempted", "finished", "failed", "crashed", "killed"})

@@ -39,7 +39,8 @@ def _value(client: Redis, key: str) -> Any:
             return client.xrange(key)
         case "string" if key.endswith(_VOLATILE_RECORDS):
             record = json.loads(str(client.get(key)))
-            record.pop("saved_at")
+            for checkpoint in (record, *record.get("kept", ())):
+                checkpoint.pop("saved_at")
             return record
         case "string":
             return client.get(key)

@@ -110,6 +110,7 @@ def make_sweep(
     retry: dict[str, int] | None = None,
     grid: bool = True,
     plain: Path | None = None,
+    checkpoint: dict[str, Any] | None = None,
 ) -> tuple[Store, str]:
     """Create a sweep over the training script with `points` runs; returns its store and its id.
 
@@ -120,6 +121,7 @@ def make_sweep(
         heartbeat: Seconds; a sixth of the lease when None.
         grid: Whether the points are a grid's; random ones otherwise.
         plain: The folder of the script that knows nothing of resweep, which is then the program.
+        checkpoint: Where checkpoints go, when it is not the agents' directory.
     """
     parameter: dict[str, Any] = {"values": list(range(points))} if grid else {"min": 0.0, "max": 1.0}
     settings: dict[str, Any] = {
@@ -133,6 +135,7 @@ def make_sweep(
         "lease": {"duration": lease, "heartbeat": heartbeat or lease / 6},
         "preemption": {"max_attempts_without_progress": 0, **(preemption or {})},
         "retry": retry or {},
+        "checkpoint": checkpoint or {},
     }
     if not grid:
         settings["run_cap"] = points

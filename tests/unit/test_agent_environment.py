@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,18 @@ def test_the_child_learns_its_run_by_the_names_of_wandb_and_ours(tmp_path: Path)
         "RESWEEP_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
         "RESWEEP_NOTICE_FILE": str(tmp_path / "s1" / "run1" / "attempt-2" / "notice-abcd.7"),
         "RESWEEP_NOTICE_SIGNAL": "SIGTERM",
+        "RESWEEP_CHECKPOINT_KEEP": "2",
     }
+
+
+def test_the_child_learns_the_url_for_checkpoints_and_no_folder_besides(tmp_path: Path) -> None:
+    environ = {"RESWEEP_CHECKPOINT_DIR": "/of/another/run", "RESWEEP_CHECKPOINT_URL": "s3://of/another/run"}
+    there = replace(surroundings(tmp_path, environ, Scope()), checkpoints="s3://bucket/x", keep=3)
+    environment = there.child_environment(claimed(), "a", 0)
+    assert environment["RESWEEP_CHECKPOINT_URL"] == "s3://bucket/x"
+    assert environment["RESWEEP_CHECKPOINT_KEEP"] == "3"
+    assert "RESWEEP_CHECKPOINT_DIR" not in environment
+    assert "RESWEEP_CHECKPOINT_URL" not in surroundings(tmp_path, environ, Scope()).child_environment(claimed(), "a", 0)
 
 
 def test_our_default_entity_is_not_told_to_wandb(tmp_path: Path) -> None:

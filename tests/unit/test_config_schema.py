@@ -110,7 +110,8 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
         "name": "n", "description": None, "entity": "e", "project": "p", "run_cap": 3, "seed": 1, "kind": "sweep",
         "apiVersion": "v1", "job": "j", "image_uri": "i", "controller": {"type": "cloud", "more": 1},
         "preemption": {"auto": None, "signal": "SIGUSR1", "grace": 0, "max_attempts_without_progress": 0},
-        "retry": {"failed": 1, "crashed": 1}, "lease": {"duration": 10, "heartbeat": 1}, "checkpoint": {"dir": "x"},
+        "retry": {"failed": 1, "crashed": 1}, "lease": {"duration": 10, "heartbeat": 1},
+        "checkpoint": {"url": "s3://bucket/x", "dir": None, "keep": 3},
         "search": {"sampler": "tpe", "options": {"n_startup_trials": 5}},
     }  # fmt: skip
     assert accepts(SCHEMA, config)

@@ -97,7 +97,7 @@ def test_all_defaults() -> None:
         "preemption": {"auto": None, "signal": "SIGTERM", "grace": 30.0, "max_attempts_without_progress": 3},
         "retry": {"failed": 0, "crashed": 0},
         "lease": {"duration": 60.0, "heartbeat": 10.0},
-        "checkpoint": {"dir": None},
+        "checkpoint": {"dir": None, "url": None, "keep": 2},
         "search": None,
         "webhooks": (),
         "priors": (),
@@ -111,7 +111,7 @@ def test_sections_are_read() -> None:
         early_terminate={"type": "hyperband", "max_iter": 27, "s": 2.0},
         preemption={"auto": True, "signal": "SIGUSR1", "grace": 5},
         retry={"failed": 2},
-        checkpoint={"dir": "/ckpt"},
+        checkpoint={"dir": "/ckpt", "keep": 3},
         run_cap=10.0,
     )
     assert config.metric is not None
@@ -126,9 +126,17 @@ def test_sections_are_read() -> None:
     assert (config.early_terminate.s, config.early_terminate.eta, config.early_terminate.strict) == (2, 3.0, False)
     assert (config.preemption.auto, config.preemption.signal, config.preemption.grace) == (True, "SIGUSR1", 5.0)
     assert (config.retry.failed, config.retry.crashed) == (2, 0)
-    assert config.checkpoint.dir == "/ckpt"
+    assert (config.checkpoint.dir, config.checkpoint.url, config.checkpoint.keep) == ("/ckpt", None, 3)
     assert config.run_cap == 10
     assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bucket", "s3://bucket/a@b/c", "gs://b/x", "az://box/x", "file:///shared/x", "memory://", "memory://name"],
+)
+def test_checkpoints_may_go_to_an_object_store(url: str) -> None:
+    assert sweep(checkpoint={"url": url}).checkpoint.url == url
 
 
 def test_a_short_lease_brings_its_own_heartbeat() -> None:

@@ -141,7 +141,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(
         target.write_text("half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_copy", full)
+    monkeypatch.setattr(checkpoints, "copy_to", full)
     with pytest.raises(OSError, match="No space left"):
         run.save_checkpoint(model)
     assert names(tmp_path / "checkpoints" / "r1") == []
@@ -151,11 +151,12 @@ def test_a_copy_that_fails_leaves_nothing_behind(
 def test_a_stale_attempt_never_touches_its_successors_copies(tmp_path: Path, model: Path) -> None:
     stale, successor = CheckpointFolder(tmp_path / "c", "r1", 1), CheckpointFolder(tmp_path / "c", "r1", 2)
     first = stale.store(model, 1)
-    stale.committed(str(first))
+    stale.committed(str(first), [str(first)])
     theirs = [successor.store(model, step) for step in (2, 3)]
     (tmp_path / "c" / "r1" / ".partial-2-abcd").mkdir()
     for step in (4, 5, 6):
-        stale.committed(str(stale.store(model, step)))
+        path = str(stale.store(model, step))
+        stale.committed(path, [path])
     assert all(path.exists() for path in theirs)
     assert (tmp_path / "c" / "r1" / ".partial-2-abcd").exists()
     assert not first.exists()
@@ -165,7 +166,8 @@ def test_what_an_attempt_left_half_copied_is_removed_by_its_successor(tmp_path: 
     folder = CheckpointFolder(tmp_path / "c", "r1", 2)
     (tmp_path / "c" / "r1" / ".partial-1-abcd").mkdir(parents=True)
     (tmp_path / "c" / "r1" / "users own folder").mkdir()
-    folder.committed(str(folder.store(model, 1)))
+    path = str(folder.store(model, 1))
+    folder.committed(path, [path])
     assert names(tmp_path / "c" / "r1") == ["step-1-attempt-2", "users own folder"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.sdk import begin_attempt, enter_attempt, fake_sdk
@@ -88,7 +89,7 @@ def test_must_needs_a_run_that_was_initialised(
     if by_environment:
         monkeypatch.setenv("WANDB_RUN_ID", "r1")
         monkeypatch.setenv("WANDB_RESUME", "must")
-    arguments = {} if by_environment else {"id": "r1", "resume": "must"}
+    arguments: dict[str, Any] = {} if by_environment else {"id": "r1", "resume": "must"}
     with pytest.raises(UsageError) as caught:
         resweep.init(**arguments)
     assert str(caught.value) == (
@@ -105,7 +106,7 @@ def test_never_refuses_a_run_that_exists(store: Store, monkeypatch: pytest.Monke
     if by_environment:
         monkeypatch.setenv("WANDB_RUN_ID", "r1")
         monkeypatch.setenv("WANDB_RESUME", "never")
-    arguments = {} if by_environment else {"id": "r1", "resume": "never"}
+    arguments: dict[str, Any] = {} if by_environment else {"id": "r1", "resume": "never"}
     with pytest.raises(
         UsageError, match=r"'never' is not a valid option for resuming a run \(r1\) that already exists"
     ):

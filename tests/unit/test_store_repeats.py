@@ -214,6 +214,21 @@ def commit_checkpoint(store: Store, clock: Clock) -> Call:
     return lambda: store.commit_checkpoint(token, path="/tmp/c", step=3, metadata={"epoch": 1})
 
 
+@calls("fall_back")
+def fall_back_to_the_one_before(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    for step in (1, 2):
+        store.commit_checkpoint(token, path=f"/tmp/c{step}", step=step)
+    return lambda: store.fall_back(token, lost="/tmp/c2", path="/tmp/c1", metadata={"epoch": 1}, reason="damaged")
+
+
+@calls("fall_back")
+def fall_back_to_nothing(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    store.commit_checkpoint(token, path="/tmp/c", step=1)
+    return lambda: store.fall_back(token, lost="/tmp/c", path=None, reason="missing")
+
+
 @calls("update_config")
 def update_config(store: Store, clock: Clock) -> Call:
     token = begin_run(store).run.token

@@ -99,6 +99,7 @@ WRITES: dict[str, Write] = {
     "log": lambda store, token: store.log(token, first_seq=1, rows=[(7, "{}")], summary="{}", metric=-1.0),
     "prune_run": lambda store, token: store.prune_run(token, iteration=0, reason="weak", data={}),
     "commit_checkpoint": lambda store, token: store.commit_checkpoint(token, path="/tmp/stale", step=99),
+    "fall_back": lambda store, token: store.fall_back(token, lost="/tmp/c", path=None, reason="damaged"),
     "update_config": lambda store, token: store.update_config(token, config={"a": 1}, meta=RunMeta(name="x")),
     "append_output": lambda store, token: store.append_output(token, "text", piece=1),
     "end with 0": lambda store, token: store.end_attempt(EndRequest(token, 0)),

@@ -11,9 +11,15 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 
-def rule_error(rule: str, cure: str, *, key: str | None = None) -> PydanticCustomError:
-    """An error for a pydantic validator that carries a rule and its cure; `key` names the field that is to blame."""
-    return PydanticCustomError("rule", "{rule}. {cure}", {"rule": rule, "cure": cure, "key": key or ""})
+def rule_error(rule: str, cure: str, *, key: str | None = None, shown: str | None = None) -> PydanticCustomError:
+    """An error for a pydantic validator that carries a rule and its cure.
+
+    Args:
+        key: The field that is to blame.
+        shown: What to show in place of the value, where that may hold a secret.
+    """
+    context = {"rule": rule, "cure": cure, "key": key or "", "shown": shown}
+    return PydanticCustomError("rule", "{rule}. {cure}", context)
 
 
 def _finite_number(value: object) -> object:

@@ -91,7 +91,8 @@ def _record_rule(context: dict[str, Any], value: object, here: Path, log: FaultL
     if key := context["key"]:
         here = (*here, key)
         value = value.get(key, MISSING) if isinstance(value, Mapping) else getattr(value, key, MISSING)
-    log.add(here, context["rule"], value, context["cure"])
+    shown = context["shown"]
+    log.add(here, context["rule"], value if shown is None else shown, context["cure"])
 
 
 def _title(model: type[BaseModel], preposition: str) -> str:

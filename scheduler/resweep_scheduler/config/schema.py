@@ -15,6 +15,7 @@ from resweep_scheduler.config.samplers import SAMPLERS
 from resweep_scheduler.config.stopping import RULES
 from resweep_scheduler.config.toplevel import METHODS, SECTIONS, Simple
 from resweep_scheduler.config.webhooks import Webhook
+from resweep_scheduler.store.checkpoints import CHECKPOINT_URL_PATTERN
 
 # Kinds that are recognised by their other keys; all others must be named.
 _INFERRED: Final = ("constant", "categorical", "categorical_w_probabilities", "int_uniform", "uniform")
@@ -64,6 +65,11 @@ def _properties() -> Schema:
     sections["metric"]["properties"]["impute_while_running"]["enum"].append(False)
     del sections["metric"]["properties"]["impute_while_running"]["type"]
     sections["search"]["properties"]["sampler"]["enum"] = list(SAMPLERS)
+    nothing = {"type": "null"}
+    checkpoint = sections["checkpoint"]
+    for name, pattern in (("dir", "^(?!.*://)"), ("url", CHECKPOINT_URL_PATTERN)):
+        checkpoint["properties"][name]["pattern"] = pattern
+    checkpoint["anyOf"] = [{"properties": {"dir": nothing}}, {"properties": {"url": nothing}}]
     return {
         "metrics": {
             "type": "array",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, S
 
 from resweep_scheduler.config.numbers import Positive, Real, Whole, rule_error
 from resweep_scheduler.config.samplers import check_options, check_sampler
+from resweep_scheduler.store.checkpoints import checkpoint_url_fault
 
 _Count = Annotated[Whole, Field(ge=0)]
 
@@ -72,10 +73,39 @@ class Lease(_Section):
         return self
 
 
-class Checkpoint(_Section):
-    """Where checkpoints go; None: the run's own directory."""
+def _check_checkpoint_url(value: object) -> object:
+    fault = checkpoint_url_fault(value) if isinstance(value, str) else None
+    if fault is not None:
+        raise rule_error(fault.rule, fault.cure, shown=fault.shown)
+    return value
 
-    dir: Annotated[str, Field(min_length=1)] | None = None
+
+def _check_checkpoint_folder(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        fault = checkpoint_url_fault(value)
+        shown = value if fault is None else fault.shown
+        raise rule_error("must be a folder on this machine", "Write a URL as url.", shown=shown)
+    return value
+
+
+class Checkpoint(_Section):
+    """Where checkpoints go, and how many of each run are kept. With neither a folder nor a URL: the agent's directory.
+
+    Attributes:
+        dir: A folder, which all machines share if runs are to resume on another one.
+        url: An object store: s3://, gs://, az://, file:// or memory://.
+        keep: How many checkpoints of a run are kept, the newest ones.
+    """
+
+    dir: Annotated[str, Field(min_length=1), BeforeValidator(_check_checkpoint_folder)] | None = None
+    url: Annotated[str, BeforeValidator(_check_checkpoint_url)] | None = None
+    keep: Annotated[Whole, Field(ge=1)] = 2
+
+    @model_validator(mode="after")
+    def _be_in_one_place(self) -> Self:
+        if self.dir is not None and self.url is not None:
+            raise rule_error("checkpoints go to one place, and dir is given, too", "Remove one of the two.", key="url")
+        return self
 
 
 class SearchOptions(_Section):

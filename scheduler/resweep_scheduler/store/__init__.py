@@ -5,6 +5,7 @@ clock.lua. Every key is in keys.py, every state in states.py.
 """
 
 from resweep_scheduler.store.asking import AskAnswer, AskOutcome, Demand
+from resweep_scheduler.store.checkpoints import Checkpoint, checkpoint_url_fault
 from resweep_scheduler.store.connect import connect, redact, resolve_url
 from resweep_scheduler.store.deliveries import Delivery
 from resweep_scheduler.store.errors import (
@@ -31,7 +32,6 @@ from resweep_scheduler.store.keys import (
 )
 from resweep_scheduler.store.records import (
     AgentRecord,
-    Checkpoint,
     ClaimAnswer,
     ClaimedRun,
     ClaimOutcome,
@@ -117,6 +117,7 @@ __all__ = [
     "UnknownRunError",
     "UnknownSweepError",
     "WriteAnswer",
+    "checkpoint_url_fault",
     "connect",
     "find_sweep",
     "list_sweeps",

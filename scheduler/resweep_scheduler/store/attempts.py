@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
+from resweep_scheduler.store.checkpoints import decode_checkpoint
 from resweep_scheduler.store.errors import AgentReplacedError, UnknownSweepError
-from resweep_scheduler.store.reads import decode_checkpoint
 from resweep_scheduler.store.records import (
     ClaimAnswer,
     ClaimedRun,
@@ -37,7 +37,12 @@ def _without_none(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def decode_write(answer: dict[str, Any]) -> WriteAnswer:
     """The answer of any script that writes to a run on behalf of an attempt."""
-    return WriteAnswer(Hold(answer["hold"]), answer.get("stop") or "", int(answer.get("accepted", 0)))
+    return WriteAnswer(
+        hold=Hold(answer["hold"]),
+        stop=answer.get("stop") or "",
+        accepted=int(answer.get("accepted", 0)),
+        kept=tuple(answer.get("kept") or ()),
+    )
 
 
 class AttemptTransitions(StoreBase):

@@ -164,19 +164,44 @@ class HistoryTransitions(Reads, StoreBase):
         step: int | None,
         metadata: Mapping[str, Any] | None = None,
         after: int = 0,
+        keep: int = 2,
     ) -> WriteAnswer:
         """Names the checkpoint from which the next attempt goes on; only the owner can.
 
         Args:
             after: Sequence number of the last row that the attempt logged before; a call with a lower one than that of
                 the checkpoint which is committed was held up in the network, and is not taken.
+            keep: How many are remembered, this one included.
         """
         record = {"path": path, "metadata": json.dumps(dict(metadata or {})), "after": after}
         if step is not None:
             record["step"] = step
         answer = self._run_script(
             "commit_checkpoint", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
-            nonce=token.nonce, checkpoint=record,
+            nonce=token.nonce, checkpoint=record, keep=keep,
+        )  # fmt: skip
+        return decode_write(answer)
+
+    def fall_back(
+        self,
+        token: ClaimToken,
+        *,
+        lost: str,
+        path: str | None,
+        reason: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> WriteAnswer:
+        """Says that the newest checkpoint cannot be used, and which kept one the run goes on from instead.
+
+        Args:
+            lost: Path of the newest one; when that is another one meanwhile, nothing changes.
+            path: Of the one that is used; None when none can be, which changes nothing and is told by an event.
+            reason: What is wrong with the newest one, for people.
+            metadata: Of the one that is used.
+        """
+        answer = self._run_script(
+            "fall_back", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt, nonce=token.nonce,
+            lost=lost, path=path, metadata=json.dumps(dict(metadata or {})), reason=reason,
         )  # fmt: skip
         return decode_write(answer)
 

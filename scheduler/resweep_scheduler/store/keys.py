@@ -32,7 +32,8 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
 ``resweep:sweeps`` (hash, sweep id → entity/project) stands outside any project.
 
 Kinds of events: created, state (of the sweep), suggested, claimed, preempting, preempted, finished, failed, crashed,
-killed, adopted, retried, removed, stop, target, checkpoint; and notice, which belongs to an agent and to no run.
+killed, adopted, retried, removed, stop, target, checkpoint, fallback (to an older checkpoint); and notice, which
+belongs to an agent and to no run.
 
 The data of a notice has source ("aws", "SIGTERM", …), detail, hint (true: nothing follows from it) and lead_ms, the
 time until the machine goes, if the source says it; preempting has reason and, after a notice, source and lead_ms.

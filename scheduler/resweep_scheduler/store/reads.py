@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
+from resweep_scheduler.store.checkpoints import decode_checkpoint
 from resweep_scheduler.store.errors import UnknownRunError, UnknownSweepError
 from resweep_scheduler.store.records import (
     AgentRecord,
-    Checkpoint,
     CurvePoint,
     Event,
     HistoryRow,
@@ -25,21 +25,6 @@ from resweep_scheduler.store.states import RunState, SweepState
 
 _PAGE = 500
 _RUN_PARTS = 5  # record, summary, checkpoint, config, meta
-
-
-def decode_checkpoint(text: str | None) -> Checkpoint | None:
-    """A checkpoint as ``commit_checkpoint`` stored it."""
-    if not text:
-        return None
-    record = json.loads(text)
-    step = record.get("step")
-    return Checkpoint(
-        path=record["path"],
-        step=None if step is None else int(step),
-        attempt=int(record["attempt"]),
-        saved_at=int(record["saved_at"]),
-        metadata=json.loads(record.get("metadata") or "{}"),
-    )
 
 
 def decode_metrics(text: str | None) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from resweep_scheduler.store.checkpoints import Checkpoint
 from resweep_scheduler.store.states import RunState, SweepState
 
 
@@ -133,17 +134,7 @@ class WriteAnswer:
     hold: Hold
     stop: str = ""
     accepted: int = 0  # rows written by this call; repeated ones are not counted
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What ``save_checkpoint`` committed last."""
-
-    path: str
-    step: int | None
-    attempt: int
-    saved_at: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()  # paths of the checkpoints that count now, newest first
 
 
 class InitOutcome(StrEnum):
