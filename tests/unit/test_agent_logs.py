@@ -58,7 +58,7 @@ def test_help_names_every_exit_code_every_variable_and_examples() -> None:
         assert f"{code.value:>2}  {code.meaning}" in text
     for variable in ("RESWEEP_URL", "REDIS_URL", "RESWEEP_AGENT_NAME", "RESWEEP_DIR"):
         assert variable in text
-    assert "sweep-agent --slots 4" in text
+    assert "sweep-agent --gpus-per-run 1" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["--count", "0", "s"], ["--slots", "0", "s"], ["--lease", "0.1", "s"]])
