@@ -151,7 +151,7 @@ class Pair:
 
 def measure(quick: bool) -> Report:
     """Both stores, both sizes."""
-    sizes = ((8 * MB, 1),) if quick else ((100 * MB, 7), (1000 * MB, 3))
+    sizes = ((8 * MB, 1),) if quick else ((100 * MB, 5), (1000 * MB, 2))
     report = Report("Checkpoints: to an object store and back")
     for name in [name for name in os.environ if name.startswith(("RESWEEP_", "WANDB_", "AWS_"))]:
         del os.environ[name]

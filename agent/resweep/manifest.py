@@ -89,12 +89,7 @@ class Manifest:
 
 def _is_inside(name: object) -> bool:
     """Whether a relative name, with ``/`` between its parts, stays in the folder to which it is relative."""
-    return (
-        isinstance(name, str)
-        and "\0" not in name
-        and "\\" not in name
-        and all(part not in ("", ".", "..") for part in name.split("/"))
-    )
+    return isinstance(name, str) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def key_of(name: str) -> str:

@@ -18,8 +18,12 @@ class _Call(Generic[Result]):
         self._call = call
         self._result: Result
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="resweep-transfer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="resweep-transfer", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter ends, and has no new threads
+            self._thread = None
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -28,7 +32,8 @@ class _Call(Generic[Result]):
             self._error = error
 
     def result(self) -> Result:
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         return self._result

@@ -151,6 +151,8 @@ class Sender:
             self._outbox.close()
             self._thread.join(1.0)
             return 0
+        for ticket in list(self._commits.values()):
+            ticket.answer(None)  # nobody will know here
         left = self._outbox.rows_waiting
         # The thread may be in the midst of a call that fails: everything is written down, whatever it has noted.
         with self._config_lock:
@@ -264,21 +266,21 @@ class Sender:
             )
 
     def _send_commit(self, commit: Commit) -> None:
-        if not self._checkpoints.is_there(commit.path):
-            return  # newer ones took its place while it waited
-        kept: list[str] = []
+        granted = False  # newer ones may have taken its place while it waited
+        if self._checkpoints.is_there(commit.path):
+            kept: list[str] = []
 
-        def send(store: Store, token: ClaimToken) -> WriteAnswer:
-            answer = store.commit_checkpoint(token, **commit._asdict())
-            kept.extend(answer.kept)
-            return answer
+            def send(store: Store, token: ClaimToken) -> WriteAnswer:
+                answer = store.commit_checkpoint(token, **commit._asdict())
+                kept.extend(answer.kept)
+                return answer
 
-        hold = self._write(send)
-        if hold == "owner":
-            self._checkpoints.committed(commit.path, kept)
+            granted = self._write(send) == "owner"
+            if granted:
+                self._checkpoints.committed(commit.path, kept)
         ticket = self._commits.pop(commit.path, None)
         if ticket is not None:
-            ticket.answer(hold == "owner")
+            ticket.answer(granted)
 
     def _send_config(self) -> None:
         with self._config_lock:
@@ -382,7 +384,7 @@ class Ticket:
         self.granted: bool | None = None
         self._answered = threading.Event()
 
-    def answer(self, granted: bool) -> None:
+    def answer(self, granted: bool | None) -> None:
         self.granted = granted
         self._answered.set()
 

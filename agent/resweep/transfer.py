@@ -96,7 +96,7 @@ def _put(bucket: Bucket, key: str, path: Path, name: str, check: Check) -> File:
     return File(name, size, digest.hexdigest())
 
 
-def download(bucket: Bucket, prefix: str, target: Path, *, check: Check = _no_check) -> tuple[Path, Manifest]:
+def download(bucket: Bucket, prefix: str, target: Path) -> tuple[Path, Manifest]:
     """Bring what `upload` wrote to the folder `target`; returns the path of the file or folder in it.
 
     What is there already and right is not fetched again, and what an earlier call fetched in part is continued, in
@@ -118,7 +118,7 @@ def download(bucket: Bucket, prefix: str, target: Path, *, check: Check = _no_ch
             was = "is missing" if size is None else f"has {size} bytes"
             raise DamagedError(f"{file.name!r}, of {file.size} bytes, {was}")
     if not _is_right(target, manifest):
-        _Fetching(bucket, prefix, manifest, target, check).run()
+        _Fetching(bucket, prefix, manifest, target).run()
     return target / manifest.name, manifest
 
 
@@ -150,12 +150,11 @@ class _Piece(NamedTuple):
 class _Fetching:
     """A download under way, in a folder beside the target that outlives this process."""
 
-    def __init__(self, bucket: Bucket, prefix: str, manifest: Manifest, target: Path, check: Check) -> None:
+    def __init__(self, bucket: Bucket, prefix: str, manifest: Manifest, target: Path) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._manifest = manifest
         self._target = target
-        self._check = check
         self._partial = target.with_name(f"{target.name}.partial")
 
     def run(self) -> None:
@@ -206,5 +205,4 @@ class _Fetching:
         return [file for file, digest in digests.items() if digest.hexdigest() != file.sha256]
 
     def _get(self, piece: _Piece) -> bytes:
-        self._check()
         return self._bucket.get_range(f"{self._prefix}/{FILES}/{key_of(piece.file.name)}", piece.start, piece.end)

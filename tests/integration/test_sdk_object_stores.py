@@ -92,7 +92,7 @@ def test_a_download_that_was_killed_is_continued_where_it_stood(
 def test_folders_with_odd_names_come_back(tmp_path: Path, s3: S3Server, environment: dict[str, str]) -> None:
     state = tmp_path / "mein stand"
     (state / "a b" / "leer").mkdir(parents=True)
-    names = ["größe 100%.txt", "a b/#1?.bin", "a b/x+y=z&.bin", ".hidden", "日本", "a b/tab\tnewline\n"]
+    names = ["größe 100%.txt", "a b/#1?.bin", "a b/x+y=z&.bin", "back\\slash", ".hidden", "日本", "a b/tab\tnewline\n"]
     for name in names:
         (state / name).write_text(name)
     save(machine(tmp_path, "one"), environment, state)

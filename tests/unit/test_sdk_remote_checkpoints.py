@@ -431,6 +431,28 @@ def test_while_redis_is_away_checkpoints_wait_for_their_commit(
     assert [one.step for one in committed(store).kept] == [4]
 
 
+def test_nobody_waits_for_ever_for_a_commit_that_this_process_will_not_see(
+    store: Store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resweep.init(id="r1", mode="offline") as run:
+        assert run.save_checkpoint(model, step=1, wait=False).wait() is False
+    monkeypatch.setenv("RESWEEP_MARK_TIMEOUT", "0")
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1")
+
+    def fail(self: Store, *arguments: Any, **named: Any) -> Any:
+        raise StoreUnavailableError("away")
+
+    run = resweep.init(id="r2")
+    with monkeypatch.context() as away:
+        away.setattr(Store, "commit_checkpoint", fail)
+        away.setattr(Store, "finish_run", fail)
+        savings = [run.save_checkpoint(model, step=step, wait=False) for step in range(4)]
+        run.finish()
+        assert [saving.wait() for saving in savings] == [False] * 4
+    assert savings[-1].committed is None
+    assert "on its way" in repr(savings[-1])
+
+
 def test_offline_checkpoints_are_committed_by_sync(store: Store, model: Path, tmp_path: Path, url: str) -> None:
     with resweep.init(id="r1", mode="offline", checkpoint_keep=3) as run:
         run.log({"loss": 0})

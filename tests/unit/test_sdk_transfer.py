@@ -184,7 +184,7 @@ GOOD = Manifest("state", True, (File("a", 0, "0" * 64),))
 
 @pytest.mark.parametrize(
     "name",
-    ["../a", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\0b", "..\\b", "a/", ["a"], 3],
+    ["../a", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\0b", "a/", ["a"], 3],
 )
 def test_names_that_leave_the_folder_are_refused(name: str) -> None:
     for bad in (
