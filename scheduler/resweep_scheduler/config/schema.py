@@ -36,7 +36,7 @@ def json_schema() -> dict[str, object]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "resweep sweep config",
         "type": "object",
-        "required": ["method", "parameters"],
+        "required": ["method"],
         "additionalProperties": False,
         "properties": _properties(),
         "anyOf": [{"required": ["program"]}, {"required": ["command"]}],
@@ -46,6 +46,12 @@ def json_schema() -> dict[str, object]:
                 {"anyOf": [{"required": ["metric"]}, {"required": ["metrics"]}]},
             ),
             _if_then({"properties": {"method": {"const": "custom"}}}, {"required": ["scheduler"]}),
+            {
+                "anyOf": [
+                    {"required": ["parameters"]},
+                    {"required": ["scheduler"], "properties": {"scheduler": {"required": ["search_space"]}}},
+                ]
+            },
             _if_then({"required": ["early_terminate"]}, {"required": ["metric"]}),
             _if_then({"required": ["search"]}, {"properties": {"method": {"enum": ["bayes", "custom"]}}}),
             _if_then(
@@ -103,13 +109,27 @@ def _webhook() -> Schema:
 
 
 def _scheduler(search: Schema) -> Schema:
+    function = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
     return {
         "type": "object",
         "required": ["engine"],
         "additionalProperties": False,
         "properties": {
             "engine": {"enum": ["optuna", "wandb"]},
-            "optimizer": {"anyOf": [{"enum": list(SAMPLERS)}, search]},
+            "optimizer": {},
+            "source": {"type": ["string", "null"], "pattern": r"\.py$"},
+            "search_space": {"anyOf": [{"type": "null"}, function]},
+        },
+        "if": {"required": ["source"]},
+        "then": {
+            "properties": {"optimizer": {"anyOf": [{"type": "null"}, function]}},
+            "anyOf": [{"required": ["optimizer"]}, {"required": ["search_space"]}],
+        },
+        "else": {
+            "properties": {
+                "optimizer": {"anyOf": [{"type": "null"}, {"enum": list(SAMPLERS)}, search]},
+                "search_space": {"type": "null"},
+            }
         },
         "description": "W&B's way to name a search engine.",
     }
