@@ -187,6 +187,7 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
             session=identity.session,
             wake=wakeup.wake,
             next_index=sweep.record.next_index,
+            sources=options.sources,
         ),
         heart=Heart(
             store,

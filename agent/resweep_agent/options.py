@@ -34,6 +34,7 @@ class AgentOptions:
     max_consecutive_failed_runs: int = 0  # 0: no limit
     max_wait: float | None = None  # seconds without any work; None: until the sweep is finished
     directory: Path = field(default=DEFAULT_DIRECTORY)
+    sources: tuple[Path, ...] = ()  # Python files whose functions may direct the search
 
 
 @dataclass(frozen=True, slots=True)

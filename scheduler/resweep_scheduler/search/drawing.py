@@ -43,8 +43,8 @@ class Drawing(ABC):
     """Draws the parameters of runs."""
 
     @abstractmethod
-    def draw(self, study: optuna.Study) -> tuple[optuna.Trial, dict[str, object]]:
-        """A new trial and its parameters, nested as the run gets them."""
+    def draw(self, trial: optuna.Trial) -> dict[str, object]:
+        """The parameters of a new trial, nested as the run gets them."""
 
     @abstractmethod
     def fixed(self, params: Mapping[str, object]) -> dict[str, Any]:
@@ -71,10 +71,9 @@ class DeclaredDrawing(Drawing):
         self._paths = {".".join(path): path for path in flatten(parameters)}
         self.distributions = distributions_of(parameters)
 
-    def draw(self, study: optuna.Study) -> tuple[optuna.Trial, dict[str, object]]:
-        trial = study.ask(self.distributions)
-        values = {self._paths[name]: _plain(value) for name, value in trial.params.items()}
-        return trial, nest(self._parameters, values)
+    def draw(self, trial: optuna.Trial) -> dict[str, object]:
+        drawn = {name: trial._suggest(name, distribution) for name, distribution in self.distributions.items()}
+        return nest(self._parameters, {self._paths[name]: _plain(value) for name, value in drawn.items()})
 
     def fixed(self, params: Mapping[str, object]) -> dict[str, Any]:
         found = {}
@@ -103,9 +102,8 @@ class DefinedDrawing(Drawing):
         self._functions = functions
         self._what = repr(name)
 
-    def draw(self, study: optuna.Study) -> tuple[optuna.Trial, dict[str, object]]:
-        trial = study.ask()
-        return trial, self._checked(self._functions.call(self._what, self._function, trial))
+    def draw(self, trial: optuna.Trial) -> dict[str, object]:
+        return self._checked(self._functions.call(self._what, self._function, trial))
 
     def fixed(self, params: Mapping[str, object]) -> dict[str, Any]:
         return dict(_leaves(params))

@@ -144,7 +144,8 @@ class Live:
         self._randomness.turn_to(index)
         if index < len(self._enqueued):
             self._enqueue(self._enqueued[index])
-        trial, params = self._functions.call(self._what, self._drawing.draw, self._study)
+        trial = self._functions.call(self._what, self._study.ask)
+        params = self._functions.call(self._what, self._drawing.draw, trial)
         self._drawing.check(trial, params)
         # It enumerates the points, and takes old ones when there are no others.
         if isinstance(self._study.sampler, BruteForceSampler) and self._is_known(trial):
@@ -169,24 +170,25 @@ class Live:
         fixed = self._drawing.fixed(params)
         sampler = self._study.sampler
         self._randomness.turn_to(index)
-        if type(sampler) in _WITHOUT_MEMORY:
-            self._study.sampler = RandomSampler(seed=0)
         self._enqueue(fixed)
-        trial: optuna.Trial | None = None
         try:
+            if type(sampler) in _WITHOUT_MEMORY:
+                self._study.sampler = RandomSampler(seed=0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of values outside their range; they are left out
-                trial, _ = self._drawing.draw(self._study)
-            fits = all(name in fixed and _holds(trial.distributions[name], fixed[name]) for name in trial.params)
+                trial = self._study.ask()
+                if self._study.sampler is sampler:
+                    _ = trial.relative_params  # else it would not be asked, because all values are given
+                self._drawing.draw(trial)
+            if all(name in fixed and _holds(trial.distributions[name], fixed[name]) for name in trial.params):
+                return trial
+            reason = "its parameters do not fit"
         except Exception as error:
-            _log.debug("run %d cannot be drawn again: %s", index, error)
-            fits = False
+            reason = str(error)
         finally:
             self._study.sampler = sampler
-        if fits:
-            return trial
         self._withdraw()
-        _log.warning("run %d is left out of the search: its parameters do not fit the config", index)
+        _log.warning("run %d is left out of the search: %s", index, reason)
         return None
 
     def _enqueue(self, fixed: Mapping[str, Any]) -> None:
