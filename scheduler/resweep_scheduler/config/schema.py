@@ -109,28 +109,27 @@ def _webhook() -> Schema:
 
 
 def _scheduler(search: Schema) -> Schema:
-    function = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+    nothing: Schema = {"type": "null"}
+    function: Schema = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+    by_name = {
+        "engine": {"enum": ["optuna", "wandb"]},
+        "optimizer": {"anyOf": [nothing, {"enum": list(SAMPLERS)}, search]},
+        "source": nothing,
+        "search_space": nothing,
+    }
+    by_source = {
+        "engine": {"const": "optuna"},
+        "optimizer": {"anyOf": [nothing, function]},
+        "source": {"type": "string", "pattern": r"\.py$"},
+        "search_space": {"anyOf": [nothing, function]},
+    }
+    either: list[Schema] = [{"required": ["optimizer"]}, {"required": ["search_space"]}]
+    form: Schema = {"type": "object", "additionalProperties": False}
     return {
-        "type": "object",
-        "required": ["engine"],
-        "additionalProperties": False,
-        "properties": {
-            "engine": {"enum": ["optuna", "wandb"]},
-            "optimizer": {},
-            "source": {"type": ["string", "null"], "pattern": r"\.py$"},
-            "search_space": {"anyOf": [{"type": "null"}, function]},
-        },
-        "if": {"required": ["source"]},
-        "then": {
-            "properties": {"optimizer": {"anyOf": [{"type": "null"}, function]}},
-            "anyOf": [{"required": ["optimizer"]}, {"required": ["search_space"]}],
-        },
-        "else": {
-            "properties": {
-                "optimizer": {"anyOf": [{"type": "null"}, {"enum": list(SAMPLERS)}, search]},
-                "search_space": {"type": "null"},
-            }
-        },
+        "anyOf": [
+            {**form, "required": ["engine"], "properties": by_name},
+            {**form, "required": ["engine", "source"], "properties": by_source, "anyOf": either},
+        ],
         "description": "W&B's way to name a search engine.",
     }
 
