@@ -168,7 +168,7 @@ class _Researcher:
             raise AgentError(str(error), ExitCode.USAGE) from None
         self._only_waits = config.scheduler is not None and self._sources.find(config.scheduler) is None
         if config.scheduler is not None and self._only_waits:
-            start = f"resweep scheduler --source {config.scheduler.source}"
+            start = f"resweep scheduler {config.scheduler.option}"
             event(_log, logging.WARNING, "search-left-to-others", source=config.scheduler.source, start=start)
         self._store = store
         self._sweep_id = sweep_id

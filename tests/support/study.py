@@ -7,8 +7,6 @@ from typing import Any
 import optuna
 from optuna.samplers import BruteForceSampler, CmaEsSampler, GridSampler, NSGAIISampler, QMCSampler, TPESampler
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 
 def draw(trial: optuna.Trial) -> dict[str, Any]:
     """Mixed and conditional parameters, one of them in a group, and a constant."""

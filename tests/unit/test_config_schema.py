@@ -118,7 +118,7 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
 
 
 def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
-    config = {
+    config: dict[str, object] = {
         **HEAD,
         "method": "custom",
         "parameters": {"a": {"min": 0.0, "max": 1.0}},

@@ -29,6 +29,7 @@ def test_the_block_is_kept_in_wandbs_words_through_redis() -> None:
         "engine": "optuna", "source": "code/study.py", "optimizer": "make", "search_space": None,
     }  # fmt: skip
     assert config.scheduler.file == "study.py"
+    assert Source(source="$(touch x)/study.py", optimizer="make").option == "--source '$(touch x)/study.py'"
     assert SweepConfig.from_json(config.to_json()) == config
 
 

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from support.search_contract import SearchContract
 
-from resweep_scheduler.config import SweepConfig, parse_sweep
+from resweep_scheduler.config import SweepConfig, load_sweep, parse_sweep
 from resweep_scheduler.search import PastRun, Search, SearchError, Sources, create_search
 from resweep_scheduler.search.by_source import SourceSearch
 from resweep_scheduler.search.drawing import distributions_of
@@ -165,6 +165,41 @@ def test_a_study_with_a_seed_does_not_begin_again_with_its_first_point() -> None
         runs.append(finished(index, point, distance(point)))
     assert len({run.params["x"] for run in runs}) == 8
     assert [run.params for run in runs] == [run.params for run in played(config, 8, distance)]
+
+
+def test_a_sampler_of_the_user_does_not_begin_again_with_its_first_point(tmp_path: Path) -> None:
+    file = tmp_path / "study.py"
+    file.write_text(
+        "import optuna, random, numpy\n"
+        "class Own(optuna.samplers.RandomSampler):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(seed=1)\n"
+        "        self.plain, self.numpy = random.Random(1), numpy.random.default_rng(1)\n"
+        "    def sample_independent(self, study, trial, name, distribution):\n"
+        "        return self.plain.random() if name == 'x' else float(self.numpy.random())\n"
+        "def make(sweep):\n"
+        "    return optuna.create_study(sampler=Own())\n"
+    )
+    config = sweep("make", parameters=PLANE)
+    points: list[dict[str, object]] = []
+    for index in range(4):
+        runs = [finished(number, point, 1.0) for number, point in enumerate(points)]
+        answers = [search_of(config, file).suggest(first_index=index, count=1, runs=runs) for _ in range(2)]
+        assert answers[0] == answers[1]
+        points += answers[0]
+    assert len({point["x"] for point in points}) == len({point["y"] for point in points}) == 4
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    code, config = (text.split(f"```{kind}\n", 1)[1].split("```")[0] for kind in ("python\n# study.py", "yaml"))
+    file = tmp_path / "study.py"
+    file.write_text(code)
+    search = search_of(load_sweep("sweep.yaml", text=config), file)
+    points = search.suggest(first_index=0, count=12)
+    assert (points[0]["layers"], points[0]["lr"]) == (2, 1e-3)
+    assert all(("dropout" in point) == (int(str(point["layers"])) > 2) for point in points)
+    assert search.suggest(first_index=12, count=1, runs=[finished(n, p, 0.001) for n, p in enumerate(points)]) == []
 
 
 @pytest.mark.parametrize("optimizer", ["cmaes", "qmc"])

@@ -243,7 +243,7 @@ def agent_command(settings: Settings, store: Store, sweep_id: str) -> str:
 
 def scheduler_command(settings: Settings, source: Source) -> str:
     """The command line that runs the search of sweeps with a source, where its file lies."""
-    return _command(settings, "resweep scheduler", f"--source {shlex.quote(source.source)}")
+    return _command(settings, "resweep scheduler", source.option)
 
 
 def _command(settings: Settings, program: str, arguments: str) -> str:

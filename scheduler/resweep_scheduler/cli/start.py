@@ -197,7 +197,7 @@ def _how_to_go_on(monitor: Monitor) -> str:
     from resweep_scheduler.cli.access import config_of
 
     source = config_of(monitor.sweep).scheduler
-    return f"go on with: resweep start {monitor.sweep.sweep_id}{f' --source {source.source}' if source else ''}"
+    return f"go on with: resweep start {monitor.sweep.sweep_id}{f' {source.option}' if source else ''}"
 
 
 def _conclude(monitor: Monitor) -> None:

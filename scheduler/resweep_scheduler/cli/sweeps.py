@@ -146,7 +146,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         ("runs", render.counts_text(sweep.counts)),
     ]
     if config.scheduler is not None and not sweep.state.is_over and not store.service(sweep.sweep_id):
-        start = f"resweep scheduler --source {config.scheduler.source}"
+        start = f"resweep scheduler {config.scheduler.option}"
         pairs.append(("scheduler", f"none; {start}, or agents with --source, must run"))
     if config.early_terminate is not None:
         pairs.append(("early stop", _stopping_text(config.early_terminate, runs)))

@@ -3,6 +3,7 @@ and what is kept of its ``scheduler``."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -93,11 +94,15 @@ class SearchOptions(_Section):
 
 
 def _python_file(value: object) -> object:
-    if not isinstance(value, str) or not PurePosixPath(value).name.removesuffix(".py").isidentifier():
+    if not isinstance(value, str) or not value.isprintable() or not _module_name(value).isidentifier():
         raise rule_error("must be the name of a Python file", "Write for instance source: study.py.")
     if not value.endswith(".py"):
         raise rule_error("must be the name of a Python file, which ends in .py", f"Write source: {value}.py.")
     return value
+
+
+def _module_name(file: str) -> str:
+    return PurePosixPath(file).name.removesuffix(".py")
 
 
 def _function_name(value: object) -> object:
@@ -128,6 +133,11 @@ class Source(_Section):
     def file(self) -> str:
         """The name of the file without its folder."""
         return PurePosixPath(self.source).name
+
+    @property
+    def option(self) -> str:
+        """How people give the file to a command; quoted for a shell, because the text may come from anybody."""
+        return f"--source {shlex.quote(self.source)}"
 
     @property
     def functions(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from resweep_scheduler.optuna_log import without_optuna_log
 from resweep_scheduler.search.base import PastRun, Search, SearchError, check_request
 from resweep_scheduler.search.drawing import DeclaredDrawing, DefinedDrawing, Drawing
 from resweep_scheduler.search.impute import Goals
-from resweep_scheduler.search.live import Live, Past
+from resweep_scheduler.search.live import Live, Seen
 from resweep_scheduler.search.source import SourceFunctions, Sources
 from resweep_scheduler.search.study import without_experimental_warnings
 
@@ -80,7 +80,7 @@ class SourceSearch(Search):
         # Runs from first_index on are proposals that are being made again: they must not change them.
         earlier = [run for run in runs if run.index < first_index]
         outcomes = self._goals.outcomes(earlier)
-        past = {run.index: Past(run.params, outcome) for run, outcome in zip(earlier, outcomes, strict=True)}
+        past = {run.index: Seen(run.params, outcome) for run, outcome in zip(earlier, outcomes, strict=True)}
         live, self._live = self._live, None
         if live is None or not live.follows(past):
             live = self._new()

@@ -54,7 +54,7 @@ _WITHOUT_MEMORY: Final = (TPESampler, GPSampler, RandomSampler, BruteForceSample
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Seen:
     """A run of before.
 
     Attributes:
@@ -102,7 +102,9 @@ class Live:
     ) -> None:
         self._storage = TrialStorage()
         self._study = _copy(made, self._storage)
-        self._enqueued = [trial.system_attrs["fixed_params"] for trial in made.get_trials(states=(TrialState.WAITING,))]
+        self._enqueued = [
+            trial.system_attrs.get("fixed_params", {}) for trial in made.get_trials(states=(TrialState.WAITING,))
+        ]
         self._terminator = terminator
         self._drawing = drawing
         self._functions = functions
@@ -111,14 +113,14 @@ class Live:
         self._runs: dict[int, _Run] = {}
         self._stopped = False
 
-    def follows(self, past: Mapping[int, Past]) -> bool:
+    def follows(self, past: Mapping[int, Seen]) -> bool:
         """Whether what the study was told is still so, and only more has come."""
         return all(
             (now := past.get(index)) is not None and now.params == run.params and run.outcome in (_OPEN, now.outcome)
             for index, run in self._runs.items()
         )
 
-    def learn(self, past: Mapping[int, Past]) -> None:
+    def learn(self, past: Mapping[int, Seen]) -> None:
         """Take in the runs of before, by their indices.
 
         Raises:

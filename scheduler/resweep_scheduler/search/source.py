@@ -77,7 +77,7 @@ class SourceFunctions:
         if path is None:
             raise SearchError(
                 f"the search of this sweep is in {source.source}, which is executed only where its user names it "
-                f"(got no such file). Start `resweep scheduler --source {source.source}`."
+                f"(got no such file). Start `resweep scheduler {source.option}`."
             )
         self.path = path
         if faults := source_faults(source, path):

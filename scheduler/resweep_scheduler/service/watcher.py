@@ -183,7 +183,7 @@ class Watcher:
             return
         askable = config.scheduler is None or self._sources.find(config.scheduler) is not None
         if config.scheduler is not None and not askable:
-            _log.info("search-left-to-others sweep=%s: --source %s is not given", sweep_id, config.scheduler.source)
+            _log.info("search-left-to-others sweep=%s: %s is not given", sweep_id, config.scheduler.option)
         with self._lock:
             self._sweeps.setdefault(sweep_id, Watched(store, sweep_id, config, record.lease_ms, askable))
 
