@@ -125,8 +125,21 @@ def test_start_of_an_existing_sweep_executes_only_what_is_named_again(desk: Desk
     desk.write("study.py", STUDY.read_text() + "\nopen('proof', 'w').close()\n")
     desk.agent(sweep_id, "--max-wait", "2")
     assert not (desk.folder / "proof").exists()
-    desk.resweep("start", sweep_id, "--agents", "1", "--source", "study.py")
+    assert "these agents do not execute" not in (
+        desk.resweep("start", sweep_id, "--agents", "1", "--source", "study.py").err
+    )
     assert (desk.folder / "proof").exists()
+    assert [run["state"] for run in desk.runs(sweep_id)] == ["finished"] * 6
+
+
+def test_start_of_an_existing_sweep_says_that_its_agents_leave_the_search_to_others(desk: Desk) -> None:
+    sweep_id = desk.create(CONFIG)
+    with scheduler(desk, "--source", "study.py"):
+        said = desk.resweep("start", sweep_id, "--agents", "1").err
+    assert (
+        "the search is in study.py, which these agents do not execute: they wait for "
+        "`resweep scheduler --source study.py`; or add --source study.py here"
+    ) in said
     assert [run["state"] for run in desk.runs(sweep_id)] == ["finished"] * 6
 
 

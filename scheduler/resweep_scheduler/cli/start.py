@@ -70,6 +70,7 @@ def start_command(
     monitor = Monitor(store, sweep_id)
     if not _worth_starting(monitor):
         _conclude(monitor)
+    _warn_of_others(monitor, sources)
     number = agents or min(2, os.cpu_count() or 1)
     with _signals() as received:
         code = _run_here(
@@ -116,6 +117,18 @@ def _with_source(config: SweepConfig, sources: tuple[Path, ...]) -> tuple[Path, 
             ExitCode.COMMAND_NOT_FOUND,
         )
     return (*sources, source)
+
+
+def _warn_of_others(monitor: Monitor, sources: tuple[Path, ...]) -> None:
+    """Say when the search is left to others, because its file was not named."""
+    from resweep_scheduler.cli.access import config_of
+
+    source = config_of(monitor.sweep).scheduler
+    if source is not None and all(file.name != source.file for file in sources):
+        warning_line(
+            f"the search is in {source.source}, which these agents do not execute: they wait for "
+            f"`resweep scheduler {source.option}`; or add {source.option} here"
+        )
 
 
 def _worth_starting(monitor: Monitor) -> bool:

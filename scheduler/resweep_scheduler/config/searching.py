@@ -74,9 +74,9 @@ def check_search(draft: Draft, log: FaultLog) -> None:
 
 def is_integer_in_optuna(parameter: QUniform | QLogUniformValues) -> bool:
     """Whether a quantised parameter takes integers in a study: a step of 1 that was not written is one."""
-    whole = isinstance(parameter.q, int) or parameter.q == 1
     if isinstance(parameter, QLogUniformValues):
-        return whole and parameter.q == 1 and parameter.min >= 1
+        return parameter.q == 1 and parameter.min >= 1
+    whole = isinstance(parameter.q, int) or parameter.q == 1
     return whole and parameter.min.is_integer() and parameter.max.is_integer()
 
 
