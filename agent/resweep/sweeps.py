@@ -42,6 +42,7 @@ def sweep(
     from resweep_agent.endpoint import find_url
     from resweep_agent.exitcodes import AgentError
     from resweep_scheduler.config import ConfigError, load_sweep, parse_sweep
+    from resweep_scheduler.config.functions import check_source
     from resweep_scheduler.creation import create_sweep
     from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, StoreError
     from resweep_scheduler.warm_start import add_priors
@@ -53,6 +54,8 @@ def sweep(
         else:
             checked = load_sweep(config, require_program=False)
             text = Path(config).read_text(encoding="utf-8")
+        if checked.scheduler is not None:
+            check_source(checked.scheduler, "sweep config" if isinstance(config, Mapping) else str(config))
         entity = entity or os.environ.get("WANDB_ENTITY")
         project = project or os.environ.get("WANDB_PROJECT")
         address = find_url(url, os.environ)
@@ -94,7 +97,8 @@ def agent(
         project: The sweep's project, if it is to be checked. Default: WANDB_PROJECT.
         url: The address of Redis. Default: RESWEEP_URL, REDIS_URL, else the embedded server of this machine.
         options: More options of `sweep-agent` by their names in Python: name, slots, gpus_per_run, preemptible,
-            notice, grace, lease, heartbeat, max_consecutive_failed_runs, max_wait, directory (a `Path`).
+            notice, grace, lease, heartbeat, max_consecutive_failed_runs, max_wait, directory (a `Path`), sources
+            (Python files as `Path`s whose functions may direct the search).
 
     Raises:
         UsageError: There is no such sweep, or an option cannot be as it is.

@@ -5,21 +5,29 @@ they travel in its claims. A search that learns from earlier runs may compute fo
 (`resweep_agent.asking`), and one agent asks for all that wait, or the search service does. What such a search is asked
 ahead of need cannot know the results that come until then, so agents never do that; the service does as far as it must
 (docs/scheduler.md).
+
+A search whose functions are in a Python file is asked only by agents that were given the file; the others wait for them
+or for a service that was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resweep_agent.asking import AskThread, Question
 from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.logs import event
 from resweep_scheduler.config import SweepConfig
 from resweep_scheduler.store import AskOutcome, Offer, Store, StoreError
 from resweep_scheduler.store.search_history import SearchHistory
 
 if TYPE_CHECKING:
     from resweep_scheduler.search.suggester import Suggester
+
+_log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 16
 """Runs in one offer at most, when many agents ask at once."""
@@ -37,6 +45,10 @@ class Asker:
         session: Of the agent's process.
         wake: Called from the thread of a heavy search when it has something for the main thread.
         next_index: Where the search goes on, as far as known.
+        sources: The files of the user that may be executed for the search.
+
+    Raises:
+        AgentError: A file cannot be used.
     """
 
     def __init__(
@@ -48,6 +60,7 @@ class Asker:
         session: str,
         wake: Callable[[], None],
         next_index: int = 0,
+        sources: Sequence[Path] = (),
     ) -> None:
         from resweep_scheduler.search.suggester import LIGHT_METHODS
 
@@ -58,7 +71,7 @@ class Asker:
         self._light: Suggester | None = None
         self._waiting: set[str] = set()
         self._handed_over_at: float | None = None
-        researcher = _Researcher(store, sweep_id, config, session)
+        researcher = _Researcher(store, sweep_id, config, session, sources)
         if config.method in LIGHT_METHODS:
             self._light = researcher.suggester()
         self._thread = AskThread(researcher.answer, wake)
@@ -146,7 +159,17 @@ class Asker:
 class _Researcher:
     """What is done in the thread of a heavy search."""
 
-    def __init__(self, store: Store, sweep_id: str, config: SweepConfig, session: str) -> None:
+    def __init__(self, store: Store, sweep_id: str, config: SweepConfig, session: str, sources: Sequence[Path]) -> None:
+        from resweep_scheduler.search import Sources
+
+        try:
+            self._sources = Sources(sources)
+        except ValueError as error:
+            raise AgentError(str(error), ExitCode.USAGE) from None
+        self._only_waits = config.scheduler is not None and self._sources.find(config.scheduler) is None
+        if config.scheduler is not None and self._only_waits:
+            start = f"resweep scheduler {config.scheduler.option}"
+            event(_log, logging.WARNING, "search-left-to-others", source=config.scheduler.source, start=start)
         self._store = store
         self._sweep_id = sweep_id
         self._config = config
@@ -165,7 +188,9 @@ class _Researcher:
 
         if self._suggester is None:
             try:
-                self._suggester = Suggester(self._sweep_id, self._config, read_runs=self._history.refresh)
+                self._suggester = Suggester(
+                    self._sweep_id, self._config, read_runs=self._history.refresh, sources=self._sources
+                )
             except SearchError as error:
                 raise AgentError(str(error), ExitCode.USAGE) from None
         return self._suggester
@@ -188,7 +213,8 @@ class _Researcher:
             session=self._session,
             agents=question.agents,
             hold_ms=round((HOLD if self._suggester is None else self._suggester.hold) * 1000),
-            alone=question.alone,
+            alone=question.alone and not self._only_waits,
+            only_wait=self._only_waits,
         )
         if begun.outcome is AskOutcome.HAND_OVER:
             self._hand_over(begun.next_index)

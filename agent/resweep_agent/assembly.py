@@ -206,6 +206,7 @@ def _parts(
             session=identity.session,
             wake=wakeup.wake,
             next_index=sweep.record.next_index,
+            sources=options.sources,
         ),
         heart=Heart(
             store,

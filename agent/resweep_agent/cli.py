@@ -135,6 +135,15 @@ class OneLineErrors(click.Command):
     help="Execute this program and no other: refuse a sweep that names another one, whoever wrote it to Redis.",
 )
 @click.option(
+    "--source",
+    "sources",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Execute this Python file for the search of a sweep whose scheduler.source has its name; may be repeated."
+    " Without it the asking is left to others, for instance `resweep scheduler --source FILE`.",
+)
+@click.option(
     "--dir",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),

@@ -37,6 +37,7 @@ class AgentOptions:
     max_wait: float | None = None  # seconds without any work; None: until the sweep is finished
     slurm_requeue: bool = False  # requeue the own SLURM job when SLURM will not
     directory: Path = field(default=DEFAULT_DIRECTORY)
+    sources: tuple[Path, ...] = ()  # Python files whose functions may direct the search
 
 
 @dataclass(frozen=True, slots=True)

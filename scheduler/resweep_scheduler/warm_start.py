@@ -51,7 +51,7 @@ def add_priors(
     """
     if not runs and not sweeps:
         return config
-    if not create_search(config).needs_runs:
+    if config.scheduler is None and not create_search(config).needs_runs:
         rule, cure = "prior runs are for a search that learns from runs", "Use method: bayes, or leave them out."
         raise ConfigError([Fault("method", None, None, rule, config.method, cure)], "prior runs")
     reader = PriorReader(config)
@@ -137,11 +137,12 @@ class PriorReader:
         for one in self._codec.coordinates:
             if one.name in latent:
                 values[one.path] = pick(run.config, one.path)  # as it was, not as it is encoded
+        params = run.config if self._config.open_names else nest(self._config.parameters, values)
         found = [self._values(store, run, metric) for metric in self._metrics]
         several = len(found) > 1
         return Prior(
             run=run.run_id,
-            params=cast(dict[str, Any], nest(self._config.parameters, values)),
+            params=cast(dict[str, Any], params),
             state=cast(Any, run.state.value),
             value=None if several else found[0][0],
             last=None if several else found[0][1],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from support.checks import Replay, check_promises
 from support.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("searching_script.py")
+STUDY = Path(__file__).with_name("study.py")
 DYING = Path(__file__).with_name("dying.py")
 PATIENCE = 90.0
 """Seconds in which whatever is waited for happens, also on a busy machine."""
@@ -104,9 +105,12 @@ class Search:
 @contextmanager
 def search_on(
     directory: Path, url: str, *, runs: int, startup: int = 3, seconds: float = 0.0, seed: int = 7,
-    webhooks: list[dict[str, object]] | None = None,
+    webhooks: list[dict[str, object]] | None = None, scheduler: Mapping[str, object] | None = None,
 ) -> Iterator[Search]:  # fmt: skip
-    """A sweep of `runs` runs, `startup` of which are drawn at random; nobody works for it at the end of the block."""
+    """A sweep of `runs` runs, `startup` of which are drawn at random; nobody works for it at the end of the block.
+
+    With `scheduler` (W&B's, with functions of STUDY) the search is that of a user's file.
+    """
     settings: dict[str, object] = {
         "program": str(PROGRAM),
         "method": "bayes",
@@ -122,6 +126,9 @@ def search_on(
     }
     if webhooks:
         settings["webhooks"] = webhooks
+    if scheduler:
+        del settings["search"]
+        settings |= {"method": "custom", "scheduler": dict(scheduler)}
     store, sweep_id = create_sweep(
         url, parse_sweep(settings), config_text=json.dumps(settings), sweep_id=f"s{os.urandom(4).hex()}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from support.stores import SWEEP, Agent, fake_store, make_sweep
@@ -158,6 +159,59 @@ def test_a_service_is_called_and_not_waited_for_for_long(
     assert store.runs(SWEEP) == []
     assert question(ask, "a", now=SERVICE_PATIENCE)
     assert [run.index for run in store.runs(SWEEP)] == [0]
+
+
+STUDY = Path(__file__).parent.parent / "support" / "study.py"
+BY_SOURCE = {
+    "method": "custom",
+    "metric": {"name": "m"},
+    "scheduler": {"engine": "optuna", "source": "study.py", "search_space": "draw_plane"},
+}
+
+
+def test_an_agent_without_the_source_waits_for_others_and_says_so_once(
+    stack: ExitStack, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask = asker(stack, BY_SOURCE, store)
+    for now in (0.0, SERVICE_PATIENCE + 1):
+        assert not question(ask, "a", now=now)
+    assert store.runs(SWEEP) == []
+    assert store.demand(SWEEP, seen_since=0).waiting == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        'search-left-to-others source=study.py start="resweep scheduler --source study.py"'
+    ]
+
+
+def test_an_agent_without_the_source_never_gets_tired_of_a_service(
+    stack: ExitStack, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("resweep_scheduler.service.queue.hand_over", lambda _store, _sweep, index: calls.append(index))
+    store.announce_service([SWEEP], name="svc", ttl_ms=60_000)
+    ask = asker(stack, BY_SOURCE, store)
+    assert not question(ask, "a", now=0.0)
+    assert not question(ask, "a", now=SERVICE_PATIENCE + 1)
+    assert calls == [0]
+    assert store.runs(SWEEP) == []
+
+
+def test_an_agent_with_the_source_asks_for_all(stack: ExitStack, store: Store) -> None:
+    waiting = asker(stack, BY_SOURCE, store, "s2")
+    assert not question(waiting, "b")
+    ask = Asker(store, SWEEP, parse_sweep(BY_SOURCE), session="s1", wake=lambda: None, sources=[STUDY])
+    stack.callback(ask.close)
+    assert question(ask, "a")
+    assert [set(run.params) for run in store.runs(SWEEP)] == [{"x", "y"}] * 2
+
+
+def test_a_source_that_cannot_be_used_ends_the_agent(stack: ExitStack, store: Store) -> None:
+    config = {**BY_SOURCE, "scheduler": {**BY_SOURCE["scheduler"], "search_space": "drow"}}  # type: ignore[dict-item]
+    ask = Asker(store, SWEEP, parse_sweep(config), session="s1", wake=lambda: None, sources=[STUDY])
+    stack.callback(ask.close)
+    with pytest.raises(AgentError, match=r"must be a function that .*study.py defines at its top level"):
+        question(ask, "a")
+    with pytest.raises(AgentError, match="two sources must not have the same name"):
+        Asker(store, SWEEP, parse_sweep(config), session="s1", wake=lambda: None, sources=[STUDY, Path("study.py")])
 
 
 def test_what_cannot_be_searched_ends_the_agent(stack: ExitStack, store: Store) -> None:

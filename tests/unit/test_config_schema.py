@@ -30,6 +30,7 @@ BEYOND_JSON_SCHEMA = {
     "group without multivariate", "two kinds of cmaes", "cmaes without numbers", "brute force without end",
     "equal metrics", "target of several metrics", "metric and metrics", "sampler of one goal",
     "sampler that does not fit, beside scheduler",
+    "code beside search", "code with random", "code and what Optuna does not have", "command of drawn parameters",
     "scheduler with random", "engine wandb with custom", "optimizer of wandb", "sampler named twice",
     "equal choices", "choice twice", "one and true", "probabilities of choices do not sum",
     "choices without a probability", "name of a choice outside", "name of the parameter itself",
@@ -118,7 +119,7 @@ def test_the_schema_accepts_all_keys_at_once() -> None:
 
 
 def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
-    config = {
+    config: dict[str, object] = {
         **HEAD,
         "method": "custom",
         "parameters": {"a": {"min": 0.0, "max": 1.0}},
@@ -127,4 +128,9 @@ def test_the_schema_accepts_several_goals_and_wandbs_scheduler() -> None:
     assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna"}})
     for optimizer in ("nsga2", {"sampler": "nsga2", "options": {}}):
         assert accepts(SCHEMA, {**config, "scheduler": {"engine": "optuna", "optimizer": optimizer}})
+    drawn = {key: value for key, value in config.items() if key != "parameters"}
+    source: dict[str, object] = {"engine": "optuna", "source": "study.py", "optimizer": "make"}
+    assert accepts(SCHEMA, {**config, "scheduler": source})
+    assert accepts(SCHEMA, {**drawn, "scheduler": {**source, "search_space": "draw"}})
+    assert not accepts(SCHEMA, {**drawn, "scheduler": source})
     assert not accepts(SCHEMA, config)

@@ -99,6 +99,7 @@ def test_all_defaults() -> None:
         "lease": {"duration": 60.0, "heartbeat": 10.0},
         "checkpoint": {"dir": None, "url": None, "keep": 2},
         "search": None,
+        "scheduler": None,
         "webhooks": (),
         "priors": (),
         "warnings": (),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep
 
 from resweep_scheduler.config import SweepConfig, parse_sweep
+from resweep_scheduler.search import Sources
 from resweep_scheduler.service import scheduler, watcher
 from resweep_scheduler.service.scheduler import OVERDUE_MS, Duties, SchedulerOptions
 from resweep_scheduler.service.watcher import Watched, Watcher
@@ -127,6 +129,41 @@ def test_only_searches_that_learn_are_looked_after(store: Store, monkeypatch: py
     assert served == ["learns"]
     made.withdraw()
     assert store.client.exists(store.keys.sweep("learns", "service")) == 0
+
+
+STUDY = Path(__file__).parent.parent / "support" / "study.py"
+BY_SOURCE: dict[str, object] = {
+    "method": "custom",
+    "metric": {"name": "m"},
+    "scheduler": {"engine": "optuna", "source": "study.py", "search_space": "draw_plane"},
+}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_search_by_source_is_looked_after_only_with_its_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    create(store, BY_SOURCE, SWEEP)
+    made = watcher_of(store, monkeypatch, sources=Sources([STUDY] if given else []))
+    store.begin_asking(SWEEP, session="a", agents=["a"], hold_ms=1000, only_wait=True)
+    made.step()
+    assert (store.service(SWEEP) is not None) is given
+    assert made.supply(SWEEP) == 0
+    assert len(store.runs(SWEEP)) == given
+
+
+def test_a_source_that_fails_is_said_and_not_asked_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = {"engine": "optuna", "source": "study.py", "search_space": "drow"}
+    create(store, {**BY_SOURCE, "scheduler": scheduler}, SWEEP)
+    made = watcher_of(store, monkeypatch, sources=Sources([STUDY]))
+    store.begin_asking(SWEEP, session="a", agents=["a"], hold_ms=1000, only_wait=True)
+    made.step()
+    made.step()
+    assert store.service(SWEEP) is None
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"search-failed sweep={SWEEP}: scheduler.search_space: must be a function that")
 
 
 def test_a_call_for_suggestions_is_answered_at_once_also_for_a_new_sweep(

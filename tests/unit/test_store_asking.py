@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from support.stores import SWEEP, Agent, Clock, fake_store, make_offer, make_sweep, undocumented_keys
@@ -87,6 +88,24 @@ def test_who_is_tired_of_a_service_asks_alone(store: Store) -> None:
     store.withdraw_service([SWEEP])
     store.client.delete(store.keys.sweep(SWEEP, "asking"))
     assert ask(store, "a", "a") is AskOutcome.ASK
+
+
+def test_who_only_waits_counts_and_calls_a_service_and_never_has_the_right(store: Store) -> None:
+    def wait() -> AskOutcome:
+        return store.begin_asking(SWEEP, session="w", agents=["w"], hold_ms=1000, only_wait=True).outcome
+
+    make_sweep(store)
+    assert wait() is AskOutcome.WAIT
+    assert ask(store, "a", "a") is AskOutcome.ASK
+    assert wait() is AskOutcome.WAIT
+    assert store.demand(SWEEP, seen_since=0).waiting == 2
+    store.add_runs(SWEEP, replace(make_offer(1), asker="a"))
+    assert wait() is AskOutcome.CLAIM
+    Agent(store).take()
+    store.announce_service([SWEEP], name="svc", ttl_ms=60_000)
+    assert store.service(SWEEP) == "svc"
+    assert wait() is AskOutcome.HAND_OVER
+    assert ask(store, "svc", service=True) is AskOutcome.ASK
 
 
 def test_an_unknown_sweep_is_said(store: Store) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.finished import Ended, put_sweep
 
 from resweep_scheduler.config import ConfigError, SweepConfig, parse_sweep
-from resweep_scheduler.search import PastRun, create_search
+from resweep_scheduler.search import PastRun, Sources, create_search
 from resweep_scheduler.store import Scope, Store, UnknownRunError
 from resweep_scheduler.warm_start import PriorReader, add_priors
 
@@ -132,6 +133,18 @@ def test_a_prior_point_is_not_proposed_again(store: Store) -> None:
     search = create_search(config.model_copy(update={"priors": tuple(reader.priors)}))
     proposed = {json.dumps(point) for point in search.suggest(first_index=0, count=4)}
     assert len(proposed | {json.dumps(point) for point in points}) == 6
+
+
+def test_a_study_of_the_user_learns_from_priors(store: Store) -> None:
+    """Where a function draws the parameters, it says which of the prior runs' parameters it knows."""
+    scheduler = {"engine": "optuna", "source": "study.py", "search_space": "draw_plane"}
+    raw = {"method": "custom", "metric": {"name": "loss"}, "scheduler": scheduler}
+    points: list[dict[str, Any]] = [{"x": 0.25, "y": 0.75, "more": "m"}, {"x": 0.5}]
+    reader = take(store, parse_sweep(raw), [Ended(point, metric=2.0) for point in points])
+    assert [dict(prior.params) for prior in reader.priors] == points
+    config = parse_sweep(raw).model_copy(update={"priors": tuple(reader.priors)})
+    study = Path(__file__).parent.parent / "support" / "study.py"
+    assert len(create_search(config, Sources([study])).suggest(first_index=0, count=2)) == 2
 
 
 def test_prior_runs_need_a_search_that_learns() -> None:

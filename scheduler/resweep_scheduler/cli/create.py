@@ -22,6 +22,7 @@ from resweep_scheduler.cli.options import (
 
 if TYPE_CHECKING:
     from resweep_scheduler.config import SweepConfig
+    from resweep_scheduler.config.sections import Source
     from resweep_scheduler.store import Store
 
 STANDARD_INPUT = "-"
@@ -65,7 +66,8 @@ def validate_command(files: tuple[str, ...], as_json: bool) -> None:
             warning_line(f"{file}: {warning}")
         if not as_json:
             runs = "endless (no run_cap)" if planned is None else f"{planned} runs"
-            click.echo(f"{file}: ok, {config.method}, {len(config.parameters)} parameters, {runs}")
+            number = "drawn" if config.open_names else len(config.parameters)
+            click.echo(f"{file}: ok, {config.method}, {number} parameters, {runs}")
     if as_json:
         click.echo(to_json(results))
     if not all(result["valid"] for result in results):
@@ -138,6 +140,8 @@ def create_command(
         click.echo(f"Creating sweep from: {file}")
         click.echo(f"Created sweep with ID: {created}")
         click.echo(f"Run agents with: {agent_command(settings, store, created)}")
+        if config.scheduler is not None:
+            click.echo(f"Run the search with: {scheduler_command(settings, config.scheduler)}")
     if config.priors and not quiet:
         click.echo(f"Prior runs: {len(config.priors)}")
     for warning in config.warnings:
@@ -173,11 +177,14 @@ def load_config(file: str, *, name: str | None = None, program: str | None = Non
         ConfigError: It cannot be read, or has faults.
     """
     from resweep_scheduler.config import load_sweep
+    from resweep_scheduler.config.functions import check_source
 
     text = sys.stdin.read() if file == STANDARD_INPUT else _read(file)
     source = "standard input" if file == STANDARD_INPUT else file
     config = load_sweep(source, text=text, require_program=program is None)
-    changes = {key: value for key, value in (("name", name), ("program", program)) if value}
+    changes: dict[str, object] = {key: value for key, value in (("name", name), ("program", program)) if value}
+    if config.scheduler is not None and (warning := check_source(config.scheduler, source)):
+        changes["warnings"] = (*config.warnings, warning)
     return config.model_copy(update=changes), text
 
 
@@ -231,11 +238,19 @@ def missing_program(config: SweepConfig, file: str) -> str | None:
 
 def agent_command(settings: Settings, store: Store, sweep_id: str) -> str:
     """The command line that runs an agent of the sweep, on this or any other machine."""
+    return _command(settings, "sweep-agent", f"{store.scope}/{sweep_id}")
+
+
+def scheduler_command(settings: Settings, source: Source) -> str:
+    """The command line that runs the search of sweeps with a source, where its file lies."""
+    return _command(settings, "resweep scheduler", source.option)
+
+
+def _command(settings: Settings, program: str, arguments: str) -> str:
     from resweep_scheduler.store import redact
 
-    path = f"{store.scope}/{sweep_id}"
     if settings.url is None:
-        return f"sweep-agent {path}"
+        return f"{program} {arguments}"
     if redact(settings.url) != settings.url:  # a password belongs neither on a screen nor on a command line
-        return f"RESWEEP_URL={shlex.quote(redact(settings.url))} sweep-agent {path}"
-    return f"sweep-agent --url {shlex.quote(settings.url)} {path}"
+        return f"RESWEEP_URL={shlex.quote(redact(settings.url))} {program} {arguments}"
+    return f"{program} --url {shlex.quote(settings.url)} {arguments}"

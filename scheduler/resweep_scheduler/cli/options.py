@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -117,6 +118,14 @@ def store_options(function: Callable[..., R]) -> Callable[..., R]:
     return wrapper
 
 
+source_option = click.option(
+    "--source",
+    "sources",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Execute this Python file for the search of sweeps whose scheduler.source has its name; may be repeated.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for programs.")
 
 

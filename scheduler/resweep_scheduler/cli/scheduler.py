@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from resweep_scheduler.cli.options import Settings, command, notice, store_options
+from resweep_scheduler.cli.options import Settings, command, notice, source_option, store_options
 
 
 @command(
     "scheduler",
     "resweep scheduler",
     "resweep scheduler --url redis://head:6379 --ahead 8",
+    "resweep scheduler --source study.py    # for sweeps whose scheduler.source is study.py",
     "resweep scheduler --keep-finished 30",
     "resweep scheduler --burst        # do what is due, and end",
 )
@@ -40,10 +41,11 @@ from resweep_scheduler.cli.options import Settings, command, notice, store_optio
     "--webhook-url", envvar="RESWEEP_WEBHOOK_URL", show_envvar=True, metavar="URL",
     help="Post events of all sweeps there, besides what their configs say.",
 )  # fmt: skip
+@source_option
 @store_options
 def scheduler_command(
     settings: Settings, *, name: str | None, burst: bool, ahead: int | None, keep_finished: float | None,
-    export_dir: str, webhook_url: str | None,
+    export_dir: str, webhook_url: str | None, sources: tuple[Path, ...],
 ) -> None:  # fmt: skip
     """Suggest runs ahead of the agents, and do background jobs.
 
@@ -52,6 +54,7 @@ def scheduler_command(
     """
     from resweep_scheduler.cli.access import store_url
     from resweep_scheduler.config.webhooks import check_webhook_url
+    from resweep_scheduler.search import Sources
     from resweep_scheduler.service.scheduler import Scheduler, SchedulerOptions
     from resweep_scheduler.store import redact
 
@@ -60,6 +63,10 @@ def scheduler_command(
             check_webhook_url(webhook_url)
         except ValueError:
             raise click.UsageError("--webhook-url must be an http:// or https:// address.") from None
+    try:
+        executed = Sources(sources)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     _log_to_stderr()
     url = store_url(settings)
     options = SchedulerOptions(
@@ -72,6 +79,7 @@ def scheduler_command(
         burst=burst,
         entity=settings.entity_or_environment,
         project=settings.project_or_environment,
+        sources=executed,
     )
     scheduler = Scheduler(options)
     if not scheduler.queued:

@@ -20,6 +20,7 @@ from resweep_scheduler.cli.options import (
     command,
     error_line,
     notice,
+    source_option,
     store_options,
     warning_line,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from resweep_scheduler.cli.local_agents import LocalAgents
     from resweep_scheduler.cli.monitor import Monitor
     from resweep_scheduler.cli.view import View
+    from resweep_scheduler.config import SweepConfig
     from resweep_scheduler.store import Store
 
 REFRESH = 0.3
@@ -49,48 +51,84 @@ DIRECTORY = "resweep-runs"
 @click.option("--name", metavar="NAME", help="Name of the sweep, in place of the config's `name`.")
 @click.option("--program", metavar="PROGRAM", help="Script that is run, in place of the config's `program`.")
 @click.option("--dir", "directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Where outputs go.")
+@source_option
 @click.argument("what", metavar="FILE|SWEEP")
 @store_options
 def start_command(
-    settings: Settings, *, what: str, agents: int | None, name: str | None, program: str | None, directory: str
-) -> None:
+    settings: Settings, *, what: str, agents: int | None, name: str | None, program: str | None, directory: str,
+    sources: tuple[Path, ...],
+) -> None:  # fmt: skip
     """Create a sweep and run it here.
 
     Starts a few agents, shows the progress and the best run. Given the id of a sweep, goes on with it. Ctrl-C ends the
     agents; their runs go back on the run queue. Ends with 0 when the sweep is finished, with 9 when it is and some runs
-    failed.
+    failed. The file that scheduler.source of a FILE names is executed; for a SWEEP name it again with --source.
     """
     from resweep_scheduler.cli.monitor import Monitor
 
-    store, sweep_id = _sweep_of(settings, what, name, program)
+    store, sweep_id, sources = _sweep_of(settings, what, name, program, sources)
     monitor = Monitor(store, sweep_id)
     if not _worth_starting(monitor):
         _conclude(monitor)
+    _warn_of_others(monitor, sources)
     number = agents or min(2, os.cpu_count() or 1)
     with _signals() as received:
-        code = _run_here(settings, store, monitor, number=number, directory=Path(directory), received=received)
+        code = _run_here(
+            settings, store, monitor, number=number, directory=Path(directory), sources=sources, received=received
+        )
     if code is not None:
         raise click.exceptions.Exit(code)
     _conclude(monitor)
 
 
-def _sweep_of(settings: Settings, what: str, name: str | None, program: str | None) -> tuple[Store, str]:
-    """The sweep that `what` names: a file makes a new one, anything else is the path of an existing one."""
+def _sweep_of(
+    settings: Settings, what: str, name: str | None, program: str | None, sources: tuple[Path, ...]
+) -> tuple[Store, str, tuple[Path, ...]]:
+    """The sweep that `what` names, and the files that its agents may execute for the search.
+
+    A file makes a new sweep, and its user trusts what it names; anything else is the path of an existing one.
+    """
     from resweep_scheduler.cli.access import open_sweep
     from resweep_scheduler.cli.create import STANDARD_INPUT, create_from, load_config, missing_program
 
     if not (what == STANDARD_INPUT or what.endswith((".yaml", ".yml")) or Path(what).is_file()):
         if name or program:
             raise click.UsageError("--name and --program belong to a new sweep, made from a YAML file.")
-        return open_sweep(settings, what)
+        return *open_sweep(settings, what), sources
     config, text = load_config(what, name=name, program=program)
     if missing := missing_program(config, what):
         raise Failure(missing, ExitCode.COMMAND_NOT_FOUND)
+    sources = _with_source(config, sources)
     for warning in config.warnings:
         warning_line(warning)
     store, sweep_id = create_from(settings, config, text)
     notice(f"Created sweep {sweep_id} from {what}")
-    return store, sweep_id
+    return store, sweep_id, sources
+
+
+def _with_source(config: SweepConfig, sources: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files that were given, and the one that the config names."""
+    if config.scheduler is None or any(source.name == config.scheduler.file for source in sources):
+        return sources
+    source = Path(config.scheduler.source)
+    if not source.is_file():
+        raise Failure(
+            f"the source {str(source)!r} is not in {os.getcwd()}: call from its folder, or add --source FILE",
+            ExitCode.COMMAND_NOT_FOUND,
+        )
+    return (*sources, source)
+
+
+def _warn_of_others(monitor: Monitor, sources: tuple[Path, ...]) -> None:
+    """Say when the search is left to others, because its file was not named."""
+    from resweep_scheduler.cli.access import config_of
+
+    source = config_of(monitor.sweep).scheduler
+    if source is not None and all(file.name != source.file for file in sources):
+        warning_line(
+            f"the search is in {source.source}, which these agents do not execute: they wait for "
+            f"`resweep scheduler {source.option}`; or add {source.option} here"
+        )
 
 
 def _worth_starting(monitor: Monitor) -> bool:
@@ -110,7 +148,14 @@ def _worth_starting(monitor: Monitor) -> bool:
 
 
 def _run_here(
-    settings: Settings, store: Store, monitor: Monitor, *, number: int, directory: Path, received: list[int]
+    settings: Settings,
+    store: Store,
+    monitor: Monitor,
+    *,
+    number: int,
+    directory: Path,
+    sources: tuple[Path, ...],
+    received: list[int],
 ) -> ExitCode | None:
     """Run agents until the sweep is over; returns an exit code when it did not come to that."""
     from resweep_scheduler.cli.access import store_url
@@ -121,7 +166,8 @@ def _run_here(
     sweep = monitor.sweep
     path = f"{store.scope}/{sweep.sweep_id}"
     logs = directory / sweep.sweep_id
-    agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=["--dir", str(directory)])
+    arguments = ["--dir", str(directory), *(word for source in sources for word in ("--source", str(source)))]
+    agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=arguments)
     total = "endless, Ctrl-C ends it" if monitor.planned is None else counted(monitor.planned, "run")
     notice(f"{counted(number, 'agent')}, {total}; output of the runs in {logs}")
     try:
@@ -161,7 +207,10 @@ def _end_early(agents: LocalAgents, monitor: Monitor, view: View, received: list
 
 
 def _how_to_go_on(monitor: Monitor) -> str:
-    return f"go on with: resweep start {monitor.sweep.sweep_id}"
+    from resweep_scheduler.cli.access import config_of
+
+    source = config_of(monitor.sweep).scheduler
+    return f"go on with: resweep start {monitor.sweep.sweep_id}{f' {source.option}' if source else ''}"
 
 
 def _conclude(monitor: Monitor) -> None:

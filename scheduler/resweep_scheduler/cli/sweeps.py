@@ -145,6 +145,9 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         ("search", _search_text(config) + (f", {planned} runs" if planned is not None else ", endless")),
         ("runs", render.counts_text(sweep.counts)),
     ]
+    if config.scheduler is not None and not sweep.state.is_over and not store.service(sweep.sweep_id):
+        start = f"resweep scheduler {config.scheduler.option}"
+        pairs.append(("scheduler", f"none; {start}, or agents with --source, must run"))
     if config.early_terminate is not None:
         pairs.append(("early stop", _stopping_text(config.early_terminate, runs)))
     if planned:
@@ -170,6 +173,8 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
 
 def _search_text(config: SweepConfig) -> str:
     sampler = f" by {config.search.sampler}" if config.search is not None else ""
+    if config.scheduler is not None:
+        sampler = f" by {' and '.join(config.scheduler.functions.values())} in {config.scheduler.source}"
     learnt = f", with {len(config.priors)} prior runs" if config.priors else ""
     return config.method + sampler + learnt
 

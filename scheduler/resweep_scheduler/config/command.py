@@ -91,7 +91,9 @@ class _Expansion:
 
     def _is_absent(self, name: str) -> bool:
         """Whether a name is that of a parameter which runs may lack, and this one lacks it."""
-        return not self._names.get(name, True) and name not in MACROS and _look_up(self._params, name) is None
+        if name in MACROS or name.startswith(ENVIRONMENT_PREFIX):
+            return False
+        return not self._names.get(name, not self._config.open_names) and look_up(self._params, name) is None
 
     def json_path(self) -> Path:
         if self._json_file is None:
@@ -141,20 +143,24 @@ class _Expansion:
             raise CommandError(f"{rule}. Set {name} where the agent runs.") from None
 
     def _parameter(self, name: str) -> object:
-        found = _look_up(self._params, name)
+        found = look_up(self._params, name)
         if found is None:
             known = ", ".join(self._params) or "no parameters"
             raise CommandError(f"${{{name}}} in command must be a parameter of the run (got {known}). Rename it.")
         return found[0]
 
 
-def _look_up(params: Mapping[str, object], name: str) -> tuple[object] | None:
-    """Find a possibly dotted name; names of parameters may contain dots themselves."""
+def look_up(params: Mapping[str, object], name: str) -> tuple[object] | None:
+    """Find a possibly dotted name in the parameters of a run; names of parameters may contain dots themselves.
+
+    Returns:
+        The value alone in a tuple, because None is one; None if there is none.
+    """
     if name in params:
         return (params[name],)
     for group, inner in params.items():
         if name.startswith(f"{group}.") and isinstance(inner, Mapping):
-            found = _look_up(inner, name.removeprefix(f"{group}."))
+            found = look_up(inner, name.removeprefix(f"{group}."))
             if found is not None:
                 return found
     return None

@@ -87,7 +87,7 @@ def _check_command(draft: Draft, log: FaultLog, *, require_program: bool) -> Non
         return
     names = names_of(draft.parameters)
     has_program = draft.program is not None or _is_reported("program", draft, log)
-    for fault in template_faults(draft.command, names, has_program=has_program):
+    for fault in template_faults(draft.command, names, has_program=has_program, open_names=draft.draws):
         # A faulty parameter is missing here, and its name is no second mistake.
         if fault.index is not None and _names_faulty_parameter(draft.command[fault.index], draft, names, log):
             continue

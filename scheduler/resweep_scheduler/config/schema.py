@@ -37,7 +37,7 @@ def json_schema() -> dict[str, object]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "resweep sweep config",
         "type": "object",
-        "required": ["method", "parameters"],
+        "required": ["method"],
         "additionalProperties": False,
         "properties": _properties(),
         "anyOf": [{"required": ["program"]}, {"required": ["command"]}],
@@ -47,6 +47,12 @@ def json_schema() -> dict[str, object]:
                 {"anyOf": [{"required": ["metric"]}, {"required": ["metrics"]}]},
             ),
             _if_then({"properties": {"method": {"const": "custom"}}}, {"required": ["scheduler"]}),
+            {
+                "anyOf": [
+                    {"required": ["parameters"]},
+                    {"required": ["scheduler"], "properties": {"scheduler": {"required": ["search_space"]}}},
+                ]
+            },
             _if_then({"required": ["early_terminate"]}, {"required": ["metric"]}),
             _if_then({"required": ["search"]}, {"properties": {"method": {"enum": ["bayes", "custom"]}}}),
             _if_then(
@@ -109,14 +115,27 @@ def _webhook() -> Schema:
 
 
 def _scheduler(search: Schema) -> Schema:
+    nothing: Schema = {"type": "null"}
+    function: Schema = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+    by_name = {
+        "engine": {"enum": ["optuna", "wandb"]},
+        "optimizer": {"anyOf": [nothing, {"enum": list(SAMPLERS)}, search]},
+        "source": nothing,
+        "search_space": nothing,
+    }
+    by_source = {
+        "engine": {"const": "optuna"},
+        "optimizer": {"anyOf": [nothing, function]},
+        "source": {"type": "string", "pattern": r"\.py$"},
+        "search_space": {"anyOf": [nothing, function]},
+    }
+    either: list[Schema] = [{"required": ["optimizer"]}, {"required": ["search_space"]}]
+    form: Schema = {"type": "object", "additionalProperties": False}
     return {
-        "type": "object",
-        "required": ["engine"],
-        "additionalProperties": False,
-        "properties": {
-            "engine": {"enum": ["optuna", "wandb"]},
-            "optimizer": {"anyOf": [{"enum": list(SAMPLERS)}, search]},
-        },
+        "anyOf": [
+            {**form, "required": ["engine"], "properties": by_name},
+            {**form, "required": ["engine", "source"], "properties": by_source, "anyOf": either},
+        ],
         "description": "W&B's way to name a search engine.",
     }
 

@@ -1,7 +1,10 @@
-"""The keys that W&B does not have: ``preemption``, ``retry``, ``lease``, ``checkpoint``, ``search``."""
+"""Keys that hold a mapping: ``preemption``, ``retry``, ``lease``, ``checkpoint``, ``search``, which W&B does not have,
+and what is kept of its ``scheduler``."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, model_validator
@@ -118,3 +121,56 @@ class SearchOptions(_Section):
     def _check_options(self) -> Self:
         check_options(self.sampler, self.options)
         return self
+
+
+def _python_file(value: object) -> object:
+    if not isinstance(value, str) or not value.isprintable() or not _module_name(value).isidentifier():
+        raise rule_error("must be the name of a Python file", "Write for instance source: study.py.")
+    if not value.endswith(".py"):
+        raise rule_error("must be the name of a Python file, which ends in .py", f"Write source: {value}.py.")
+    return value
+
+
+def _module_name(file: str) -> str:
+    return PurePosixPath(file).name.removesuffix(".py")
+
+
+def _function_name(value: object) -> object:
+    if not isinstance(value, str) or not value.isidentifier():
+        raise rule_error("must be the name of a function in source", "Write the name alone, for instance make_study.")
+    return value
+
+
+class Source(_Section):
+    """A Python file whose functions direct the search: W&B's ``scheduler``, in its words.
+
+    It is never found by this name: whoever executes it was given a file by its own user (search/source.py), and only
+    compares the two names.
+
+    Attributes:
+        engine: Optuna.
+        source: The file, as the config names it.
+        optimizer: The function in it that makes the study; None: a study with Optuna's default sampler.
+        search_space: The function in it that draws the parameters of a run; None: `parameters` says what is drawn.
+    """
+
+    engine: Literal["optuna"] = "optuna"
+    source: Annotated[str, BeforeValidator(_python_file)]
+    optimizer: Annotated[str, BeforeValidator(_function_name)] | None = None
+    search_space: Annotated[str, BeforeValidator(_function_name)] | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the file without its folder."""
+        return PurePosixPath(self.source).name
+
+    @property
+    def option(self) -> str:
+        """How people give the file to a command; quoted for a shell, because the text may come from anybody."""
+        return f"--source {shlex.quote(self.source)}"
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The functions that are used, by the key that names each."""
+        named = {"optimizer": self.optimizer, "search_space": self.search_space}
+        return {key: name for key, name in named.items() if name is not None}

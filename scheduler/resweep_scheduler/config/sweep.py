@@ -12,7 +12,7 @@ from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.config.prior import Prior
-from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions, Source
 from resweep_scheduler.config.stopping import StoppingRule
 from resweep_scheduler.config.template import DEFAULT_COMMAND
 from resweep_scheduler.config.webhooks import Webhook
@@ -36,6 +36,8 @@ class SweepConfig(BaseModel):
         seed: Seed of the search; drawn when the config was read if the user gave none.
         preemption, retry, lease, checkpoint: How runs survive.
         search: The sampler of Optuna that ``bayes`` uses; None for its default.
+        scheduler: The Python file whose functions make the study and draw the parameters that ``bayes`` uses; None for
+            none. With ``scheduler.search_space`` there are no `parameters`.
         webhooks: Whom a search service tells what happens.
         priors: Runs of before the sweep that its search learns from; no key of the YAML.
         warnings: What was accepted and will not have the effect that one might expect.
@@ -61,9 +63,15 @@ class SweepConfig(BaseModel):
     lease: Lease = Lease()
     checkpoint: Checkpoint = Checkpoint()
     search: SearchOptions | None = None
+    scheduler: Source | None = None
     webhooks: tuple[Webhook, ...] = ()
     priors: tuple[Prior, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def open_names(self) -> bool:
+        """Whether the names of the parameters are known only when a run is drawn."""
+        return self.scheduler is not None and self.scheduler.search_space is not None
 
     def to_json(self) -> str:
         """The config as one line of JSON; `from_json` gives back an equal config."""

@@ -78,19 +78,26 @@ def names_of(parameters: Mapping[str, Parameter]) -> dict[str, bool]:
 
 
 def template_faults(
-    command: Collection[str], names: Mapping[str, bool], *, has_program: bool
+    command: Collection[str], names: Mapping[str, bool], *, has_program: bool, open_names: bool = False
 ) -> Iterator[TemplateFault]:
-    """Everything about a command template that would fail when a run is started; `names` are those of `names_of`."""
+    """Everything about a command template that would fail when a run is started.
+
+    Args:
+        command: The template.
+        names: Those of `names_of`.
+        has_program: Whether the sweep names a program.
+        open_names: Runs may have parameters of other names, too.
+    """
     for index, element in enumerate(command):
         for name in tokens(element):
-            yield from _token_faults(index, element, name, names, has_program=has_program)
+            yield from _token_faults(index, element, name, names, has_program=has_program, open_names=open_names)
     if all(element in _NOT_A_PROGRAM for element in command):
         cure = "Add '${program}', or the name of what is to be run."
         yield TemplateFault(None, "must contain something that can be run", list(command), cure)
 
 
 def _token_faults(
-    index: int, element: str, name: str, names: Mapping[str, bool], *, has_program: bool
+    index: int, element: str, name: str, names: Mapping[str, bool], *, has_program: bool, open_names: bool
 ) -> Iterator[TemplateFault]:
     shown = f"${{{name}}}"
     if name.startswith(ENVIRONMENT_PREFIX):
@@ -105,12 +112,12 @@ def _token_faults(
             yield TemplateFault(index, rule, element, cure)
     elif name == "program" and not has_program:
         yield TemplateFault(index, "${program} needs the key program", element, "Add program: train.py.")
-    elif name not in MACROS and name not in names:
+    elif name not in MACROS and name not in names and not open_names:
         options = [*sorted(MACROS), *sorted(names)]
         otherwise = f"Use ${{envvar:{name}}} for an environment variable, $${{{name}}} for the text itself."
         rule = f"{shown} must be a macro or a parameter"
         meant = did_you_mean(name, options)
         yield TemplateFault(index, rule, element, f"Did you mean ${{{meant}}}?" if meant else otherwise)
-    elif name not in MACROS and not names[name] and not _OPTION.fullmatch(element):
+    elif name not in MACROS and not names.get(name, False) and not _OPTION.fullmatch(element):
         rule = f"{shown} is not in every run, so its element must be one argument with =, which other runs leave out"
         yield TemplateFault(index, rule, element, f"Write for instance --{name}={shown}, or use ${{args}}.")

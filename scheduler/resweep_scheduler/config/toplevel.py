@@ -16,7 +16,7 @@ from resweep_scheduler.config.metric import Metric
 from resweep_scheduler.config.numbers import Whole
 from resweep_scheduler.config.parameters import Parameter
 from resweep_scheduler.config.reading import read_model
-from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions
+from resweep_scheduler.config.sections import Checkpoint, Lease, Preemption, Retry, SearchOptions, Source
 from resweep_scheduler.config.stopping import RULES, StoppingRule
 from resweep_scheduler.config.sweep import MAX_SEED
 from resweep_scheduler.config.webhooks import Webhook, read_webhooks
@@ -90,6 +90,7 @@ class Draft:
     webhooks: tuple[Webhook, ...] | None = None
     engine: str | None = None
     """Of W&B's scheduler."""
+    scheduler: Source | None = None
     sampler_at: tuple[str, ...] = ("search", "sampler")
     """Where the sampler is named."""
     warnings: list[str] = field(default_factory=list)
@@ -97,6 +98,11 @@ class Draft:
     """The parameters as they were written, faulty ones too."""
     misspelt: set[str] = field(default_factory=set)
     """Keys that are missing because another key was meant to be them; that is reported already."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether a function draws the parameters of a run."""
+        return self.scheduler is not None and self.scheduler.search_space is not None
 
 
 def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
@@ -107,16 +113,12 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
             _refuse_key(key, raw[key], log)
             draft.misspelt.add(did_you_mean(key, KEYS) or key)
     if "scheduler" in raw:
-        draft.engine, draft.search = read_scheduler(raw["scheduler"], log)
+        draft.engine, draft.search, draft.scheduler = read_scheduler(raw["scheduler"], log)
         if draft.search is not None:
             draft.sampler_at = ("scheduler", "optimizer")
     if "method" not in draft.misspelt:
         draft.method = _read_method(raw, draft, log)
-    if "parameters" in raw:
-        draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
-        draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
-    elif "parameters" not in draft.misspelt:
-        log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
+    _read_parameters(raw, draft, log)
     for name, model in SECTIONS.items():
         if name in raw and not (name == "search" and _search_stands_twice(draft, log)):
             setattr(draft, name, read_model(model, raw[name], (name,), log))
@@ -134,6 +136,17 @@ def read_top_level(raw: Mapping[str, object], log: FaultLog) -> Draft:
         _check_controller(raw["controller"], log)
     draft.warnings += [warning for key, warning in _IGNORED.items() if raw.get(key) is not None]
     return draft
+
+
+def _read_parameters(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> None:
+    if draft.draws:
+        if raw.get("parameters") is not None:
+            draft.warnings.append("parameters is not used, because scheduler.search_space draws them")
+    elif "parameters" in raw:
+        draft.parameters = read_parameters(raw["parameters"], ("parameters",), log)
+        draft.written = raw["parameters"] if isinstance(raw["parameters"], Mapping) else {}
+    elif "parameters" not in draft.misspelt and not log.touches(("scheduler",)):
+        log.add(("parameters",), "is required", MISSING, "Add for instance parameters: {lr: {values: [0.1, 0.01]}}.")
 
 
 def _read_simple(raw: Mapping[str, object], draft: Draft, log: FaultLog) -> None:
@@ -157,10 +170,13 @@ def _refuse_key(key: str, value: object, log: FaultLog) -> None:
 
 
 def _search_stands_twice(draft: Draft, log: FaultLog) -> bool:
-    if draft.search is None:
+    if draft.scheduler is not None:
+        rule, value = "the study is made by scheduler.source already", draft.scheduler.source
+    elif draft.search is not None:
+        rule, value = "the sampler is named by scheduler.optimizer already", draft.search.sampler
+    else:
         return False
-    rule, cure = "the sampler is named by scheduler.optimizer already", "Remove one of the two."
-    log.add(("search",), rule, draft.search.sampler, cure, at_key=True)
+    log.add(("search",), rule, value, "Remove one of the two.", at_key=True)
     return True
 
 

@@ -7,19 +7,26 @@ from resweep_scheduler.search.base import PastRun, Search, SearchError
 from resweep_scheduler.search.grid import GridSearch
 from resweep_scheduler.search.identity import run_id_for
 from resweep_scheduler.search.random import RandomSearch
+from resweep_scheduler.search.source import NO_SOURCES, Sources
 
-__all__ = ["GridSearch", "PastRun", "RandomSearch", "Search", "SearchError", "create_search", "run_id_for"]
+__all__ = ["GridSearch", "PastRun", "RandomSearch", "Search", "SearchError", "Sources", "create_search", "run_id_for"]
 
 
-def create_search(config: SweepConfig) -> Search:
+def create_search(config: SweepConfig, sources: Sources = NO_SOURCES, sweep_id: str = "") -> Search:
     """The search of a sweep.
 
     Optuna and NumPy are loaded only where they are needed; agents of the other methods stay light.
 
+    Args:
+        config: Of the sweep.
+        sources: The files of users that may be executed here.
+        sweep_id: For functions of users.
+
     Raises:
-        SearchError: The config asks for what the search cannot do; configs from `load_sweep` never do.
+        SearchError: The config asks for what the search cannot do, or for a file that is not among `sources`.
+            Configs from `load_sweep` do no other.
     """
-    search = _search_of(config)
+    search = _search_of(config, sources, sweep_id)
     if config.priors and search.needs_runs:
         from resweep_scheduler.search.priors import PriorSearch
 
@@ -27,12 +34,16 @@ def create_search(config: SweepConfig) -> Search:
     return search
 
 
-def _search_of(config: SweepConfig) -> Search:
+def _search_of(config: SweepConfig, sources: Sources, sweep_id: str) -> Search:
     match config.method:
         case "grid":
             return GridSearch(config.parameters)
         case "random":
             return RandomSearch(config.parameters, config.seed)
+    if config.scheduler is not None:
+        from resweep_scheduler.search.by_source import SourceSearch
+
+        return SourceSearch(config, sources, sweep_id)
     if config.search is None and not config.metrics:
         from resweep_scheduler.search.bayes import BayesSearch
 

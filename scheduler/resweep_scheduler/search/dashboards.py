@@ -86,13 +86,18 @@ def study_of(store: Store, sweep_id: str, *, storage: BaseStorage | None = None)
 
     Raises:
         UnknownSweepError: No such sweep in this project.
-        ValueError: The sweep has no metric.
+        ValueError: The sweep has no metric, or parameters that only its code knows.
     """
     sweep = store.sweep(sweep_id)
     config = SweepConfig.from_json(sweep.config_json)
     metrics = config.metrics or ((config.metric,) if config.metric is not None else ())
     if not metrics:
         raise ValueError(f"a study needs a metric, and sweep {sweep_id} has none. Choose a sweep with metric:.")
+    if config.open_names:
+        raise ValueError(
+            f"a study needs parameters that stand in the config, and those of {sweep_id} are drawn by a function. "
+            "Choose a sweep with parameters:."
+        )
     codec = Codec(dimensions_of(config.parameters))
     runs = sorted(store.runs(sweep_id), key=lambda run: run.index or 0)
     distributions = {one.name: _distribution(one, runs) for one in codec.coordinates}

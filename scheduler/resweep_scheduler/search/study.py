@@ -175,7 +175,7 @@ class LatentStudy:
 
     def _trial(self, known: Known, attributes: dict[str, object]) -> FrozenTrial:
         outcome = known.outcome
-        values = tuple(min(max(value, -_LARGEST), _LARGEST) for value in outcome.values)
+        values = clamped(outcome.values)
         state = _STATES[outcome.verdict]
         if outcome.verdict is Verdict.STOPPED and len(outcome.values) > 1:
             state = TrialState.COMPLETE  # intermediate values are for one goal only
@@ -198,6 +198,11 @@ class LatentStudy:
             intermediate_values=pruned_at,
             trial_id=-1,
         )
+
+
+def clamped(values: Sequence[float]) -> tuple[float, ...]:
+    """Values as a sampler can bear them."""
+    return tuple(min(max(value, -_LARGEST), _LARGEST) for value in values)
 
 
 def distribution_of(one: Coordinate) -> BaseDistribution:

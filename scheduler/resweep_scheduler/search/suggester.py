@@ -8,6 +8,7 @@ from resweep_scheduler.config.sweep import SweepConfig
 from resweep_scheduler.search import create_search
 from resweep_scheduler.search.base import PastRun
 from resweep_scheduler.search.identity import run_id_for
+from resweep_scheduler.search.source import NO_SOURCES, Sources
 from resweep_scheduler.store.errors import RunIdTakenError
 from resweep_scheduler.store.records import NewRun, Offer, SearchRecord
 
@@ -30,15 +31,23 @@ class Suggester:
         config: Of the sweep.
         read_runs: What is known of earlier runs, now; called only when the search needs it. Records that did not
             change should be the same objects as before.
+        sources: The files of users that may be executed here.
 
     Raises:
         SearchError: The config asks for what the search cannot do.
     """
 
-    def __init__(self, sweep_id: str, config: SweepConfig, *, read_runs: Callable[[], Sequence[SearchRecord]]) -> None:
+    def __init__(
+        self,
+        sweep_id: str,
+        config: SweepConfig,
+        *,
+        read_runs: Callable[[], Sequence[SearchRecord]],
+        sources: Sources = NO_SOURCES,
+    ) -> None:
         self._sweep_id = sweep_id
         self._read_runs = read_runs
-        self._search = create_search(config)
+        self._search = create_search(config, sources, sweep_id)
         self._past: dict[int, tuple[SearchRecord, PastRun]] = {}
         self._salts: dict[int, int] = {}
         self.hold = HOLD

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from resweep_scheduler.config import SweepConfig
+from resweep_scheduler.search.source import NO_SOURCES, Sources
 from resweep_scheduler.search.suggester import Suggester
 from resweep_scheduler.store import AskOutcome, Demand, Store
 from resweep_scheduler.store.search_history import SearchHistory
@@ -30,6 +31,7 @@ class Keeper:
         config: Of the sweep; the search must be one that is asked by `Keeper`s.
         session: Of the service.
         ahead: How many runs are kept ready; None decides by itself, see above.
+        sources: The files of users that may be executed here.
 
     Raises:
         SearchError: The config asks for what the search cannot do.
@@ -43,6 +45,7 @@ class Keeper:
         *,
         session: str,
         ahead: int | None = None,
+        sources: Sources = NO_SOURCES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -50,7 +53,7 @@ class Keeper:
         self._session = session
         self._fixed = ahead
         self._clock = clock
-        self._suggester = Suggester(sweep_id, config, read_runs=SearchHistory(store, sweep_id).refresh)
+        self._suggester = Suggester(sweep_id, config, read_runs=SearchHistory(store, sweep_id).refresh, sources=sources)
         self._lock = threading.Lock()
         self._ahead = 1
         self._had_ready = False

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resweep_scheduler.search.source import NO_SOURCES, Sources
 from resweep_scheduler.service.jobs import Jobs, call_for, job_class
 from resweep_scheduler.service.queue import QUEUE, NoQueueError, queue_client
 from resweep_scheduler.service.watcher import Watched, Watcher
@@ -53,6 +54,7 @@ class SchedulerOptions:
         webhook_url: Is called for every sweep, besides those that the configs name.
         burst: End when nothing is left to do.
         entity, project: Only sweeps of these are looked after; None for all.
+        sources: The files that may be executed for searches.
     """
 
     url: str
@@ -64,6 +66,7 @@ class SchedulerOptions:
     burst: bool = False
     entity: str | None = None
     project: str | None = None
+    sources: Sources = NO_SOURCES
 
 
 class Duties:
@@ -134,6 +137,7 @@ class Scheduler:
             duties=Duties(options, queued=self.queued),
             entity=options.entity,
             project=options.project,
+            sources=options.sources,
         )
         self._jobs = Jobs(self._watcher, exports=options.exports, webhook_url=options.webhook_url)
         self._stop = threading.Event()

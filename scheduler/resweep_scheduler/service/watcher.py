@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from resweep_scheduler.config import ConfigError, SweepConfig
-from resweep_scheduler.search import SearchError
+from resweep_scheduler.search import SearchError, Sources
+from resweep_scheduler.search.source import NO_SOURCES
 from resweep_scheduler.search.suggester import LIGHT_METHODS
 from resweep_scheduler.service.keeper import Keeper
 from resweep_scheduler.store import Scope, Store, StoreError, UnknownSweepError, connect, list_sweeps
@@ -39,12 +40,17 @@ LONGEST_PAUSE = 5.0
 
 @dataclass(slots=True)
 class Watched:
-    """A sweep and what we have for it."""
+    """A sweep and what we have for it.
+
+    Attributes:
+        askable: Whether its search can be asked here: the file with its functions, if it has one, was given.
+    """
 
     store: Store
     sweep_id: str
     config: SweepConfig
     lease_ms: int
+    askable: bool = True
     keeper: Keeper | None = None
     broken: bool = False
     announced_at: float = field(default=float("-inf"))
@@ -52,8 +58,8 @@ class Watched:
 
     @property
     def learns(self) -> bool:
-        """Whether its search is one that services are asked for."""
-        return self.config.method not in LIGHT_METHODS and not self.broken
+        """Whether its search is one that this service is asked for."""
+        return self.config.method not in LIGHT_METHODS and self.askable and not self.broken
 
 
 class Watcher:
@@ -65,6 +71,7 @@ class Watcher:
         ahead: See `Keeper`.
         duties: Called with each sweep about once a second: what else is to be done for it.
         entity, project: Only sweeps of these; None for all.
+        sources: The files of the user that may be executed for searches.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Watcher:
         duties: Callable[[Watched], None] | None = None,
         entity: str | None = None,
         project: str | None = None,
+        sources: Sources = NO_SOURCES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
@@ -86,6 +94,7 @@ class Watcher:
         self._duties = duties
         self._entity = entity
         self._project = project
+        self._sources = sources
         self._clock = clock
         self._lock = threading.Lock()
         self._sweeps: dict[str, Watched] = {}
@@ -172,8 +181,11 @@ class Watcher:
         except ConfigError as error:
             _log.warning("sweep-left-out sweep=%s: %s", sweep_id, error)
             return
+        askable = config.scheduler is None or self._sources.find(config.scheduler) is not None
+        if config.scheduler is not None and not askable:
+            _log.info("search-left-to-others sweep=%s: %s is not given", sweep_id, config.scheduler.option)
         with self._lock:
-            self._sweeps.setdefault(sweep_id, Watched(store, sweep_id, config, record.lease_ms))
+            self._sweeps.setdefault(sweep_id, Watched(store, sweep_id, config, record.lease_ms, askable))
 
     def _forget(self, sweep_id: str) -> None:
         with self._lock:
@@ -190,7 +202,14 @@ class Watcher:
         try:
             with self._lock:
                 if watched.keeper is None:
-                    watched.keeper = Keeper(store, sweep_id, watched.config, session=self._session, ahead=self._ahead)
+                    watched.keeper = Keeper(
+                        store,
+                        sweep_id,
+                        watched.config,
+                        session=self._session,
+                        ahead=self._ahead,
+                        sources=self._sources,
+                    )
             if now - watched.announced_at >= ANNOUNCE_EVERY:
                 store.announce_service([sweep_id], name=self._name, ttl_ms=ANNOUNCED_MS)
                 watched.announced_at = now

@@ -55,6 +55,7 @@ class AskingTransitions(StoreBase):
         hold_ms: int,
         alone: bool = False,
         service: bool = False,
+        only_wait: bool = False,
     ) -> AskAnswer:
         """Takes the right to compute the next suggestions, if nobody has it.
 
@@ -64,13 +65,14 @@ class AskingTransitions(StoreBase):
             hold_ms: After this time another one may compute, too.
             alone: Do not hand it over to a search service.
             service: The caller is one.
+            only_wait: The caller cannot compute; the agents wait for those who can.
 
         Raises:
             UnknownSweepError: No such sweep in this project.
         """
         answer = self._run_script(
             "begin_asking", self.keys.sweep(sweep_id), sid=sweep_id, session=session, agents=list(agents) or None,
-            hold_ms=hold_ms, alone=alone, service=service,
+            hold_ms=hold_ms, alone=alone, service=service, only_wait=only_wait,
         )  # fmt: skip
         if answer["outcome"] == "unknown":
             raise UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps")
@@ -110,6 +112,11 @@ class AskingTransitions(StoreBase):
                 pipe.set(self.keys.sweep(sweep_id, "service"), name, px=ttl_ms)
 
         self._read(fill)
+
+    def service(self, sweep_id: str) -> str | None:
+        """The name of a search service that looks after the sweep; None if none was heard of lately."""
+        (name,) = self._read(lambda pipe: pipe.get(self.keys.sweep(sweep_id, "service")))
+        return None if name is None else str(name)
 
     def withdraw_service(self, sweep_ids: Sequence[str]) -> None:
         """The service goes; agents ask by themselves at once."""

@@ -1,6 +1,7 @@
 -- Who computes the next suggestions: one session at a time, for all that wait. Only an optimisation: suggestions are taken
 -- once for each index, whoever makes them, so that two who compute at once do no harm.
--- KEYS[1] sweep hash · args: sid, session, agents (that wait), hold_ms, alone (wait for no service), service (it is one)
+-- KEYS[1] sweep hash · args: sid, session, agents (that wait), hold_ms, alone (wait for no service), service (it is one),
+--   only_wait (others must compute)
 -- returns {outcome: 'ask' (compute) | 'claim' (runs are there) | 'hand_over' (call the service) | 'wait' | 'unknown',
 --   wanted (runs), next_index, served (a service looks after the sweep)}
 -- from → to: none
@@ -27,5 +28,6 @@ if served and not is_service and not args.alone then
   redis.call('SET', key, HANDED_OVER, 'PX', 1000)
   return answer('hand_over')
 end
+if args.only_wait then return answer('wait') end
 redis.call('SET', key, args.session, 'PX', int(args.hold_ms))
 return answer('ask')
