@@ -18,7 +18,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from resweep.notes import Notes, logger
-from resweep.objective import make_batch
 from resweep.outbox import Outbox
 from resweep.spill import Commit, Row
 from resweep.steps import Row as OpenRow
@@ -230,6 +229,8 @@ class Sender:
                 ticket.answer(hold == "owner")
 
     def _send_rows(self, rows: list[Row]) -> None:
+        from resweep_scheduler.store.batches import make_batch
+
         assert self._objective is not None
         self._summary.changed, changed = False, self._summary.changed
         batch = make_batch(rows, self._summary.snapshot() if changed else None, self._objective)
