@@ -49,10 +49,18 @@ DIRECTORY = "resweep-runs"
 @click.option("--name", metavar="NAME", help="Name of the sweep, in place of the config's `name`.")
 @click.option("--program", metavar="PROGRAM", help="Script that is run, in place of the config's `program`.")
 @click.option("--dir", "directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Where outputs go.")
+@click.option("--wandb", is_flag=True, help="Have scripts that use `wandb` log here (docs/wandb.md).")
 @click.argument("what", metavar="FILE|SWEEP")
 @store_options
 def start_command(
-    settings: Settings, *, what: str, agents: int | None, name: str | None, program: str | None, directory: str
+    settings: Settings,
+    *,
+    what: str,
+    agents: int | None,
+    name: str | None,
+    program: str | None,
+    directory: str,
+    wandb: bool,
 ) -> None:
     """Create a sweep and run it here.
 
@@ -68,7 +76,9 @@ def start_command(
         _conclude(monitor)
     number = agents or min(2, os.cpu_count() or 1)
     with _signals() as received:
-        code = _run_here(settings, store, monitor, number=number, directory=Path(directory), received=received)
+        code = _run_here(
+            settings, store, monitor, number=number, directory=Path(directory), wandb=wandb, received=received
+        )
     if code is not None:
         raise click.exceptions.Exit(code)
     _conclude(monitor)
@@ -110,7 +120,14 @@ def _worth_starting(monitor: Monitor) -> bool:
 
 
 def _run_here(
-    settings: Settings, store: Store, monitor: Monitor, *, number: int, directory: Path, received: list[int]
+    settings: Settings,
+    store: Store,
+    monitor: Monitor,
+    *,
+    number: int,
+    directory: Path,
+    wandb: bool,
+    received: list[int],
 ) -> ExitCode | None:
     """Run agents until the sweep is over; returns an exit code when it did not come to that."""
     from resweep_scheduler.cli.access import store_url
@@ -121,7 +138,8 @@ def _run_here(
     sweep = monitor.sweep
     path = f"{store.scope}/{sweep.sweep_id}"
     logs = directory / sweep.sweep_id
-    agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=["--dir", str(directory)])
+    arguments = ["--dir", str(directory), *(["--wandb"] if wandb else [])]
+    agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=arguments)
     total = "endless, Ctrl-C ends it" if monitor.planned is None else counted(monitor.planned, "run")
     notice(f"{counted(number, 'agent')}, {total}; output of the runs in {logs}")
     try:
