@@ -14,9 +14,10 @@ from typing import TypeVar
 from resweep_agent.ask import Asker
 from resweep_agent.claim import Claims
 from resweep_agent.endpoint import find_url
-from resweep_agent.environment import Surroundings
+from resweep_agent.environment import Surroundings, WandbGateway
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
+from resweep_agent.gateway import LocalGateway
 from resweep_agent.guard import Guard
 from resweep_agent.heartbeat import Heart
 from resweep_agent.identity import Identity, identify
@@ -40,6 +41,7 @@ from resweep_scheduler.store import (
     open_store,
     open_sweep,
 )
+from resweep_scheduler.store.credentials import Credentials
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +103,8 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     stack.callback(identity.release)
     wakeup = Wakeup()
     stack.callback(wakeup.close)
-    parts = _parts(work, sweep, launcher, identity, wakeup)
+    gateway = _gateway(work.options, sweep, stack)
+    parts = _parts(work, sweep, launcher, identity, wakeup, gateway=gateway)
     stack.callback(parts.asker.close)
     for source in parts.sources:
         source.start(wakeup.sender)
@@ -157,7 +160,26 @@ def _patiently(call: Callable[[], Answer]) -> Answer:
         time.sleep(backoff.next_pause())
 
 
-def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wakeup: Wakeup) -> Parts:
+def _gateway(options: AgentOptions, sweep: _Sweep, stack: ExitStack) -> WandbGateway | None:
+    if not options.wandb and options.gateway is None:
+        return None
+    secret = _patiently(Credentials(sweep.store.client, url=sweep.url).secret)
+    if options.gateway is not None:
+        return WandbGateway(options.gateway.rstrip("/"), secret)
+    local = LocalGateway(sweep.url)
+    stack.callback(local.close)
+    return WandbGateway(local.url, secret)
+
+
+def _parts(
+    work: Work,
+    sweep: _Sweep,
+    launcher: Launcher,
+    identity: Identity,
+    wakeup: Wakeup,
+    *,
+    gateway: WandbGateway | None,
+) -> Parts:
     options, store, config, policy = work.options, sweep.store, sweep.config, sweep.policy
     directory = options.directory.absolute()
     link = Link()
@@ -178,6 +200,7 @@ def _parts(work: Work, sweep: _Sweep, launcher: Launcher, identity: Identity, wa
             directory=directory,
             checkpoints=directory / "checkpoints" if checkpoints is None else Path(checkpoints).absolute(),
             slots=options.slots,
+            gateway=gateway,
         ),
         launcher=launcher,
         asker=Asker(

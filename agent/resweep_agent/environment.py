@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from resweep_scheduler.store.credentials import attempt_key
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
 
@@ -26,6 +27,22 @@ FOREIGN = (
 
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 """Which process of several this is. The agent's own are told to its children, whose ranks they are not."""
+
+
+WANDB_DEFAULTS = {"WANDB_ERROR_REPORTING": "false", "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "2"}
+"""With our gateway: nothing is told to W&B, and a script that is killed loses two seconds of rows, not fifteen."""
+
+
+@dataclass(frozen=True, slots=True)
+class WandbGateway:
+    """Where children that use `wandb` send what they log.
+
+    Attributes:
+        secret: What the keys of attempts are made with.
+    """
+
+    url: str
+    secret: bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Surroundings:
     directory: Path
     checkpoints: Path
     slots: int = 1
+    gateway: WandbGateway | None = None
 
     @cached_property
     def wandb_directory(self) -> str:
@@ -79,7 +97,9 @@ class Surroundings:
         }
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
-        if self.scope.entity == DEFAULT_ENTITY:
+        if self.gateway is not None:
+            common = {**WANDB_DEFAULTS, **common, "WANDB_BASE_URL": self.gateway.url, "WANDB_SWEEP_ID": self.sweep_id}
+        elif self.scope.entity == DEFAULT_ENTITY:
             # Our default is no entity of W&B's: a script with the real wandb must keep its own default.
             del common["WANDB_ENTITY"]
         return common
@@ -94,6 +114,8 @@ class Surroundings:
             "RESWEEP_ATTEMPT": str(run.token.attempt),
             "RESWEEP_CLAIM": run.token.encode(),
         }
+        if self.gateway is not None:
+            environment["WANDB_API_KEY"] = attempt_key(self.gateway.secret, self.scope, run.token)
         share = device_share(self.environ.get("CUDA_VISIBLE_DEVICES"), slot, self.slots)
         if share is not None:
             environment["CUDA_VISIBLE_DEVICES"] = share

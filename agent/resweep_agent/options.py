@@ -34,6 +34,8 @@ class AgentOptions:
     max_consecutive_failed_runs: int = 0  # 0: no limit
     max_wait: float | None = None  # seconds without any work; None: until the sweep is finished
     directory: Path = field(default=DEFAULT_DIRECTORY)
+    wandb: bool = False  # children find a gateway for W&B's client
+    gateway: str | None = None  # the address of one that runs already
 
 
 @dataclass(frozen=True, slots=True)
