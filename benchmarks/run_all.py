@@ -28,6 +28,7 @@ BENCHMARKS = (
     "memory",
     "stopping",
     "search_service",
+    "gateway",
 )
 PACKAGES = ("resweep", "redis", "rq", "optuna")
 
