@@ -32,6 +32,7 @@ BENCHMARKS = (
     "stopping",
     "search_service",
     "slurm",
+    "gateway",
 )
 NEEDS = {"slurm": ("slurmctld", "slurmd", "sbatch", "munged")}
 """Programs that a benchmark starts."""

@@ -25,9 +25,9 @@ from typing import Any
 import harness
 from harness import Figure, Report, Server, Spread
 
-from resweep.objective import make_batch
 from resweep.spill import Row
 from resweep_scheduler.store import Objective, SweepSettings
+from resweep_scheduler.store.batches import make_batch
 
 TARGET_MS = 1000.0
 CALLS = 100

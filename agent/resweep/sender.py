@@ -17,7 +17,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from resweep.notes import Notes, logger
-from resweep.objective import make_batch
 from resweep.outbox import Outbox
 from resweep.saving import Checkpoints
 from resweep.spill import Commit, Row
@@ -241,6 +240,8 @@ class Sender:
                 ticket.answer(hold == "owner")
 
     def _send_rows(self, rows: list[Row]) -> None:
+        from resweep_scheduler.store.batches import make_batch
+
         assert self._objective is not None
         self._summary.changed, changed = False, self._summary.changed
         batch = make_batch(rows, self._summary.snapshot() if changed else None, self._objective)

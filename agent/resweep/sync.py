@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from resweep.connection import close_store, open_store
 from resweep.errors import UsageError
-from resweep.objective import make_batch
 from resweep.spill import (
     BATCH_ROWS,
     Commit,
@@ -225,6 +224,8 @@ class _Delivery:
         return answer.token
 
     def _log(self, token: ClaimToken, rows: list[Row]) -> None:
+        from resweep_scheduler.store.batches import make_batch
+
         batch = make_batch(rows, None, self._objective)
         self._stored += self._check(self._store.log(token, first_seq=rows[0].seq, **batch)).accepted
 
@@ -234,6 +235,8 @@ class _Delivery:
             self._check(self._store.commit_checkpoint(token, **commit._asdict()))
 
     def _send_facts(self, token: ClaimToken, facts: dict[str, Any]) -> None:
+        from resweep_scheduler.store.batches import make_batch
+
         if "summary" in facts:
             batch = make_batch([], facts["summary"], self._objective)
             self._check(self._store.log(token, first_seq=1, **batch))

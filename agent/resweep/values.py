@@ -96,15 +96,3 @@ def finite_number(value: Any) -> float | None:
             return None
         return number if number - number == 0.0 else None
     return None
-
-
-def find(row: Mapping[str, Any], name: str) -> Any:
-    """The value called `name`, which may name a nested one by dots (``val.acc``); None when there is none."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value

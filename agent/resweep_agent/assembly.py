@@ -15,9 +15,10 @@ from resweep_agent.ask import Asker
 from resweep_agent.claim import Claims
 from resweep_agent.devices import make_places
 from resweep_agent.endpoint import find_url
-from resweep_agent.environment import Surroundings
+from resweep_agent.environment import Surroundings, WandbGateway
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
+from resweep_agent.gateway import LocalGateway
 from resweep_agent.guard import Guard
 from resweep_agent.heartbeat import Heart
 from resweep_agent.identity import Identity, identify
@@ -42,6 +43,7 @@ from resweep_scheduler.store import (
     open_store,
     open_sweep,
 )
+from resweep_scheduler.store.credentials import Credentials
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +108,8 @@ def _run(work: Work, stack: ExitStack) -> ExitCode:
     wakeup = Wakeup()
     stack.callback(wakeup.close)
     sources = [*work.sources, *choice.sources(work.environ, grace=sweep.policy.grace)]
-    parts = _parts(work, sweep, launcher, identity=identity, wakeup=wakeup, sources=sources)
+    gateway = _gateway(work.options, sweep, stack)
+    parts = _parts(work, sweep, launcher, identity=identity, wakeup=wakeup, sources=sources, gateway=gateway)
     stack.callback(parts.asker.close)
     for source in parts.sources:
         source.start(wakeup.sender)
@@ -167,6 +170,17 @@ def _patiently(call: Callable[[], Answer]) -> Answer:
         time.sleep(backoff.next_pause())
 
 
+def _gateway(options: AgentOptions, sweep: _Sweep, stack: ExitStack) -> WandbGateway | None:
+    if not options.wandb and options.gateway is None:
+        return None
+    secret = _patiently(Credentials(sweep.store.client, url=sweep.url).secret)
+    if options.gateway is not None:
+        return WandbGateway(options.gateway.rstrip("/"), secret)
+    local = LocalGateway(sweep.url)
+    stack.callback(local.close)
+    return WandbGateway(local.url, secret)
+
+
 def _parts(
     work: Work,
     sweep: _Sweep,
@@ -175,6 +189,7 @@ def _parts(
     identity: Identity,
     wakeup: Wakeup,
     sources: Sequence[NoticeSource],
+    gateway: WandbGateway | None,
 ) -> Parts:
     options, store, config, policy = work.options, sweep.store, sweep.config, sweep.policy
     directory = options.directory.absolute()
@@ -197,6 +212,7 @@ def _parts(
             keep=config.checkpoint.keep,
             places=make_places(options.slots, options.gpus_per_run, work.environ),
             signal=config.preemption.signal,
+            gateway=gateway,
         ),
         launcher=launcher,
         asker=Asker(

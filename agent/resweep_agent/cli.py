@@ -153,6 +153,18 @@ class OneLineErrors(click.Command):
     show_envvar=True,
     help="Where output and checkpoints go: SWEEP/RUN/attempt-N/output.log and checkpoints/.",
 )
+@click.option(
+    "--wandb",
+    is_flag=True,
+    help="Have scripts that use `wandb` log here, through a gateway of the agent (docs/wandb.md).",
+)
+@click.option(
+    "--gateway",
+    metavar="URL",
+    envvar="RESWEEP_GATEWAY",
+    show_envvar=True,
+    help="As --wandb, with the gateway (`resweep serve`) at this address.",
+)
 @click.option("-v", "--verbose", count=True, help="Say more of what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from resweep_agent.devices import ONE_PLACE, Places
 from resweep_agent.noticefile import NoticeFile
+from resweep_scheduler.store.credentials import attempt_key
 from resweep_scheduler.store.keys import DEFAULT_ENTITY, Scope
 from resweep_scheduler.store.records import ClaimedRun
 
@@ -30,6 +31,22 @@ FOREIGN = (
 
 RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "LOCAL_RANK", "SLURM_STEP_ID")
 """Which process of several this is, and in which step. The agent's own are told to its children, whose they are not."""
+
+
+WANDB_DEFAULTS = {"WANDB_ERROR_REPORTING": "false", "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "2"}
+"""With our gateway: nothing is told to W&B, and a script that is killed loses two seconds of rows, not fifteen."""
+
+
+@dataclass(frozen=True, slots=True)
+class WandbGateway:
+    """Where children that use `wandb` send what they log.
+
+    Attributes:
+        secret: What the keys of attempts are made with.
+    """
+
+    url: str
+    secret: bytes
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Surroundings:
     keep: int = 2
     places: Places = ONE_PLACE
     signal: str = "SIGTERM"
+    gateway: WandbGateway | None = None
 
     @cached_property
     def wandb_directory(self) -> str:
@@ -95,7 +113,9 @@ class Surroundings:
         common["RESWEEP_CHECKPOINT_DIR" if in_folder else "RESWEEP_CHECKPOINT_URL"] = str(self.checkpoints)
         if ranks := [f"{name}={self.environ[name]}" for name in RANKS if name in self.environ]:
             common["RESWEEP_AGENT_RANK"] = ",".join(ranks)
-        if self.scope.entity == DEFAULT_ENTITY:
+        if self.gateway is not None:
+            common = {**WANDB_DEFAULTS, **common, "WANDB_BASE_URL": self.gateway.url, "WANDB_SWEEP_ID": self.sweep_id}
+        elif self.scope.entity == DEFAULT_ENTITY:
             # Our default is no entity of W&B's: a script with the real wandb must keep its own default.
             del common["WANDB_ENTITY"]
         return common
@@ -111,6 +131,8 @@ class Surroundings:
             "RESWEEP_CLAIM": run.token.encode(),
             "RESWEEP_NOTICE_FILE": str(self.notice_file(run).path),
         }
+        if self.gateway is not None:
+            environment["WANDB_API_KEY"] = attempt_key(self.gateway.secret, self.scope, run.token)
         return environment | self.places.environment(slot)
 
 

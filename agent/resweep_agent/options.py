@@ -38,6 +38,8 @@ class AgentOptions:
     slurm_requeue: bool = False  # requeue the own SLURM job when SLURM will not
     directory: Path = field(default=DEFAULT_DIRECTORY)
     sources: tuple[Path, ...] = ()  # Python files whose functions may direct the search
+    wandb: bool = False  # children find a gateway for W&B's client
+    gateway: str | None = None  # the address of one that runs already
 
 
 @dataclass(frozen=True, slots=True)

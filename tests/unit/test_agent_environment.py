@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resweep_agent.devices import ONE_PLACE, Places
-from resweep_agent.environment import Surroundings, write_parameter_file
+from resweep_agent.environment import Surroundings, WandbGateway, write_parameter_file
 from resweep_scheduler.store import ClaimedRun, ClaimToken, Scope
+from resweep_scheduler.store.credentials import attempt_key, run_of_attempt_key
 
 
 def claimed(params: dict[str, object] | None = None) -> ClaimedRun:
@@ -94,3 +95,22 @@ def test_the_parameter_file_is_read_back_by_a_yaml_reader_of_version_1_1(
     write_parameter_file(str(path), params)
     read = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert read == {"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}
+
+
+def test_children_find_the_gateway_with_a_key_of_their_attempt(tmp_path: Path) -> None:
+    """What the user set stays; the key is that of this attempt and no other."""
+    environ = {"WANDB_API_KEY": "mine", "WANDB_ERROR_REPORTING": "true", "WANDB_DIR": str(tmp_path)}
+    plain = surroundings(tmp_path, environ, Scope())
+    with_gateway = replace(plain, gateway=WandbGateway("http://127.0.0.1:1", b"secret"))
+    run = claimed()
+    environment = with_gateway.child_environment(run, "gpu", 0)
+    assert environment["WANDB_BASE_URL"] == "http://127.0.0.1:1"
+    assert environment["WANDB_SWEEP_ID"] == "s1"
+    assert environment["WANDB_ENTITY"] == "local"
+    assert environment["WANDB_ERROR_REPORTING"] == "true"
+    assert environment["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] == "2"
+    assert environment["WANDB_API_KEY"] == attempt_key(b"secret", Scope(), run.token)
+    later = replace(run, token=ClaimToken("run1", 3, "abcd.8"))
+    assert with_gateway.child_environment(later, "gpu", 0)["WANDB_API_KEY"] != environment["WANDB_API_KEY"]
+    assert run_of_attempt_key(environment["WANDB_API_KEY"]) == "run1"
+    assert "WANDB_BASE_URL" not in plain.child_environment(run, "gpu", 0)

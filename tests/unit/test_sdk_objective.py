@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from resweep.objective import make_batch
 from resweep.spill import Row
 from resweep_scheduler.store import LatestValue, Objective
+from resweep_scheduler.store.batches import make_batch
 
 ODD: list[dict[str, Any]] = [
     {"m": True},

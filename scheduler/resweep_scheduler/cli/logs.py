@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 POLL = 0.5
 """Seconds between two looks of `logs -f`."""
+_HIDDEN = ("_timestamp", "_attempt", "_runtime")
+"""Columns that a table does not show: when a row was logged, and by whom; W&B's client sends the time, too."""
 
 
 @command("logs", "resweep logs RUN", "resweep logs RUN -f", "resweep logs RUN --attempt 1")
@@ -145,7 +147,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     from resweep_scheduler.cli import render
 
-    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("_timestamp", "_attempt")))
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in _HIDDEN))
     attempts = len({row.get("_attempt") for row in rows}) > 1
     if attempts:
         columns.insert(1, "_attempt")

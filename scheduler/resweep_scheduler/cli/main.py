@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Data": {"export": "export", "sync": "sync"},
     "Fleets": {"scheduler": "scheduler", "slurm": "slurm", "launch": "launch"},
     "Server and shell": {"server": "server", "doctor": "server", "completion": "completion"},
+    "W&B": {"serve": "serve", "key": "key"},
 }
 """Heading → subcommand → the module of this package that has it, under its own name plus `_command`."""
 

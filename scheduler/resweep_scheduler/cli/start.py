@@ -51,12 +51,13 @@ DIRECTORY = "resweep-runs"
 @click.option("--name", metavar="NAME", help="Name of the sweep, in place of the config's `name`.")
 @click.option("--program", metavar="PROGRAM", help="Script that is run, in place of the config's `program`.")
 @click.option("--dir", "directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Where outputs go.")
+@click.option("--wandb", is_flag=True, help="Have scripts that use `wandb` log here (docs/wandb.md).")
 @source_option
 @click.argument("what", metavar="FILE|SWEEP")
 @store_options
 def start_command(
     settings: Settings, *, what: str, agents: int | None, name: str | None, program: str | None, directory: str,
-    sources: tuple[Path, ...],
+    sources: tuple[Path, ...], wandb: bool,
 ) -> None:  # fmt: skip
     """Create a sweep and run it here.
 
@@ -74,7 +75,14 @@ def start_command(
     number = agents or min(2, os.cpu_count() or 1)
     with _signals() as received:
         code = _run_here(
-            settings, store, monitor, number=number, directory=Path(directory), sources=sources, received=received
+            settings,
+            store,
+            monitor,
+            number=number,
+            directory=Path(directory),
+            sources=sources,
+            wandb=wandb,
+            received=received,
         )
     if code is not None:
         raise click.exceptions.Exit(code)
@@ -155,6 +163,7 @@ def _run_here(
     number: int,
     directory: Path,
     sources: tuple[Path, ...],
+    wandb: bool,
     received: list[int],
 ) -> ExitCode | None:
     """Run agents until the sweep is over; returns an exit code when it did not come to that."""
@@ -166,7 +175,10 @@ def _run_here(
     sweep = monitor.sweep
     path = f"{store.scope}/{sweep.sweep_id}"
     logs = directory / sweep.sweep_id
-    arguments = ["--dir", str(directory), *(word for source in sources for word in ("--source", str(source)))]
+    arguments = [
+        "--dir", str(directory), *(word for source in sources for word in ("--source", str(source))),
+        *(["--wandb"] if wandb else []),
+    ]  # fmt: skip
     agents = LocalAgents(number, path, url=store_url(settings), logs=logs, arguments=arguments)
     total = "endless, Ctrl-C ends it" if monitor.planned is None else counted(monitor.planned, "run")
     notice(f"{counted(number, 'agent')}, {total}; output of the runs in {logs}")

@@ -98,6 +98,7 @@ class HistoryTransitions(Reads, StoreBase):
         metric: float | None = None,
         latest: Sequence[LatestValue | None] = (),
         final: bool = False,
+        writer: int | None = None,
     ) -> WriteAnswer:
         """Stores rows, each once.
 
@@ -109,6 +110,7 @@ class HistoryTransitions(Reads, StoreBase):
             metric: The best finite value of the sweep's metric in this batch.
             latest: The last finite value of each of the sweep's metrics in this batch.
             final: The script is over, and is not stopped early any more; its values count all the same.
+            writer: The number of the client that sends them, where an attempt may have had several (``open_writer``).
 
         Returns:
             Hold OWNER or ENDED: stored. LAPSED: keep the rows and try again. STALE, GONE: drop them.
@@ -118,7 +120,7 @@ class HistoryTransitions(Reads, StoreBase):
             first_seq=first_seq, rows=[_encode_row(*row) for row in rows], summary=summary,
             metric=None if metric is None else repr(float(metric)),
             latest=[_encode_latest(found) for found in latest] if any(latest) else None,
-            final=final or None,
+            final=final or None, writer=writer,
         )  # fmt: skip
         return decode_write(answer)
 

@@ -18,6 +18,7 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     sweep:<sid>:service    string  a search service looks after the sweep (expires)
     sweep:<sid>:poke:<s>   list    tokens that make one agent process heartbeat now (expires)
     sweep:<sid>:left:<s>:<a>  string  an agent that left: its late registration is refused (expires)
+    sweep:<sid>:clients    hash    agent of W&B → what it was told of its run, JSON
     sweep:<sid>:hooks      hash    cursor in the events; delivery of a webhook → when it is due, how often it failed
     run:<rid>              hash    state, attempt, nonce, agent, step, metric, values, times, stop, exit status
     run:<rid>:config       hash    key → JSON, what the script gave to init(config=…)
@@ -27,9 +28,11 @@ All keys of a project begin with ``resweep:{entity/project}:`` and so share one 
     run:<rid>:history      stream  step, attempt, row
     run:<rid>:curve        list    step, attempt, value, best of the metric, one for each value (early termination)
     run:<rid>:output       stream  attempt, text (the tail)
+    run:<rid>:files        hash    name → content in base64 without padding (small files that W&B's client saved)
     runs                   zset    runs outside sweeps → creation time
 
-``resweep:sweeps`` (hash, sweep id → entity/project) stands outside any project.
+Outside any project stand ``resweep:sweeps`` (hash, sweep id → entity/project), ``resweep:keys`` (hash, id of a key
+of the gateway → its record, JSON) and ``resweep:secret`` (string, what gateways sign with).
 
 Kinds of events: created, state (of the sweep), suggested, claimed, preempting, preempted, finished, failed, crashed,
 killed, adopted, retried, removed, stop, target, checkpoint, fallback (to an older checkpoint); and notice, which
@@ -50,6 +53,8 @@ from resweep_scheduler.store.errors import InvalidNameError
 DEFAULT_ENTITY = "local"
 DEFAULT_PROJECT = "uncategorized"
 SWEEP_INDEX = "resweep:sweeps"
+KEY_INDEX = "resweep:keys"
+SECRET = "resweep:secret"
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _SCOPE_PART = re.compile(r"[A-Za-z0-9_.\-]{1,128}")

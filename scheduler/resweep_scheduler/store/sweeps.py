@@ -165,7 +165,20 @@ class SweepTransitions(StoreBase):
         self._refuse_running(sweep_id)
         removed = self.remove_runs(self._members(self.keys.sweep(sweep_id, "runs")))
         self._refuse_running(sweep_id)  # one may have been claimed meanwhile
-        parts = ("queue", "ready", "leases", "runs", "params", "agents", "seen", "events", "wake", "askers", "hooks")
+        parts = (
+            "queue",
+            "ready",
+            "leases",
+            "runs",
+            "params",
+            "agents",
+            "seen",
+            "events",
+            "wake",
+            "askers",
+            "hooks",
+            "clients",
+        )
         self._try(lambda: self.client.delete(key, *(self.keys.sweep(sweep_id, part) for part in parts)))
         self._try(lambda: self.client.hdel(SWEEP_INDEX, sweep_id))
         return removed

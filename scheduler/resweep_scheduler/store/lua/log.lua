@@ -1,7 +1,7 @@
 -- Rows of the attempt that owns the run, each stored once (by its sequence number within the attempt). Late rows of an
 -- attempt whose end is recorded are taken too, as long as no other attempt followed. Where the sweep stops runs early,
 -- the run is judged with every value of the metric, as if rows came one by one.
--- KEYS[1] run hash · args: run_id, attempt, nonce, first_seq, rows [[step, JSON, value of the metric | absent]],
+-- KEYS[1] run hash · args: run_id, attempt, nonce, writer (of several clients of the attempt, the one that may) | absent, first_seq, rows [[step, JSON, value of the metric | absent]],
 --   summary (JSON) | absent, metric (best of this call) | absent,
 --   latest [[number of the row, from 1 | 0 for the summary, value] | false, for each metric] | absent,
 --   final (the script is over: it is not stopped any more) | absent
@@ -11,6 +11,7 @@
 local rid, key = args.run_id, KEYS[1]
 local run = load_run(rid)
 local hold = hold_of_writer(run, args.attempt, args.nonce)
+if given(args.writer) and redis.call('HGET', key, 'writer') ~= int(args.writer) then hold = 'stale' end
 if hold ~= 'owner' and hold ~= 'ended' then return reply({ hold = hold, stop = run and run.stop or '', accepted = 0 }) end
 
 local known = tonumber(run.seq) or 0

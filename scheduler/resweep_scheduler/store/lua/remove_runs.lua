@@ -17,7 +17,8 @@ for _, rid in ipairs(args.run_ids) do
     end
     redis.call('ZREM', args.project_runs, rid)
     redis.call('DEL', run_key(rid), run_key(rid, 'history'), run_key(rid, 'summary'), run_key(rid, 'config'),
-      run_key(rid, 'meta'), run_key(rid, 'checkpoint'), run_key(rid, 'output'))
+      run_key(rid, 'meta'), run_key(rid, 'checkpoint'), run_key(rid, 'output'),
+      run_key(rid, 'files'))
     if given(run.sweep) then settle_sweep(run.sweep) end
     removed = removed + 1
   end

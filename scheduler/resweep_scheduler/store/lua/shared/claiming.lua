@@ -87,7 +87,8 @@ local function claim_run(ask)
   tighten_gap(sid, ask.lease_ms)
   redis.call('HSET', run_key(rid), 'attempt', int(run.attempt), 'nonce', run.nonce, 'agent', run.agent, 'claimed', run.claimed,
     'claim_step', run.step, 'preemptible', ask.preemptible and '1' or '0', 'confirmed', '0', 'seq', '0', 'reason', '')
-  redis.call('HDEL', run_key(rid), 'lapsed', 'was_preempting', 'assumed', 'stop', 'pruned', 'over', 'ended', 'exit_code', 'signal')
+  redis.call('HDEL', run_key(rid), 'lapsed', 'was_preempting', 'assumed', 'stop', 'pruned', 'over', 'ended', 'exit_code', 'signal',
+    'said')
   redis.call('ZADD', sweep_key(sid, 'leases'), int(clock + ask.lease_ms), rid)
   set_run_state(rid, run, 'running')
   if sweep_state == 'pending' then set_sweep_state(sid, 'pending', 'running') end

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
-from resweep.spill import Row, encode
-from resweep.values import find, finite_number
+from resweep_scheduler.store.records import LatestValue, Objective
 
-if TYPE_CHECKING:
-    from resweep_scheduler.store import LatestValue, Objective
+encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class LoggedRow(Protocol):
+    """What a script logged for one step."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def values(self) -> dict[str, Any]: ...
 
 
 class Batch(TypedDict):
@@ -21,7 +30,7 @@ class Batch(TypedDict):
     latest: list[LatestValue | None]
 
 
-def make_batch(rows: Sequence[Row], summary: Mapping[str, Any] | None, objective: Objective) -> Batch:
+def make_batch(rows: Sequence[LoggedRow], summary: Mapping[str, Any] | None, objective: Objective) -> Batch:
     """Rows as the store takes them, with what it must know of the metrics.
 
     Args:
@@ -50,10 +59,31 @@ def _best(values: Sequence[float | None], goal: str) -> float | None:
 
 
 def _latest(values: Sequence[float | None], total: float | None) -> LatestValue | None:
-    from resweep_scheduler.store import LatestValue
-
     for index in range(len(values) - 1, -1, -1):
         value = values[index]
         if value is not None:
             return LatestValue(index + 1, value)
     return None if total is None else LatestValue(0, total)
+
+
+def finite_number(value: Any) -> float | None:
+    """`value` as a float if it is a finite number; None for booleans, NaN, infinities and everything else."""
+    if type(value) is int or type(value) is float:
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if number - number == 0.0 else None
+    return None
+
+
+def find(row: Mapping[str, Any], name: str) -> Any:
+    """The value called `name`, which may name a nested one by dots (``val.acc``); None when there is none."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value

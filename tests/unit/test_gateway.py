@@ -1,0 +1,454 @@
+"""The gateway by its protocol, on the fake store: who may write, what agents are told, keys and limits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from typing import Any
+
+import pytest
+from support.checks import check_promises
+from support.stores import Clock, fake_store
+from support.wire import Wire, WireError, asgi_sender
+
+from resweep_scheduler.gateway.access import Desk
+from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
+from resweep_scheduler.gateway.app import MAX_BODY, app_of
+from resweep_scheduler.store import EndRequest, RunState, Scope, Store
+from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
+
+GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
+
+
+@pytest.fixture
+def base(clock: Clock) -> Store:
+    """The clock of the test, a store in the project `p`."""
+    return Store(fake_store().client, Scope("local", "p"))
+
+
+def desk_of(store: Store, *, no_auth: bool = True) -> Desk:
+    return Desk(store.client, "", no_auth, Credentials(store.client).secret())
+
+
+def wire_to(store: Store, key: str = "", *, no_auth: bool = True, **words: str) -> Wire:
+    return Wire(asgi_sender(app_of(desk_of(store, no_auth=no_auth))), key, **words)
+
+
+def values(store: Store, run: str) -> list[Any]:
+    return [(row.step, row.attempt, row.values.get("v")) for row in store.history(run)]
+
+
+# Runs outside sweeps.
+
+
+def test_rows_are_stored_once_however_often_they_are_sent(base: Store) -> None:
+    """A client that got no answer sends the same lines with the same offset, alone or with more."""
+    run = wire_to(base).begin("a", config={"lr": 0.1, "_wandb": {"t": 1}})
+    body = run.rows({"v": 0}, {"v": 1})
+    for _ in range(3):
+        assert run.send(body, packed=True) == {}
+    run.log({"v": 2})
+    assert values(base, "a") == [(0, 1, 0), (1, 1, 1), (2, 1, 2)]
+    assert base.client.xlen(base.keys.run("a", "history")) == 3
+    assert run.finish(0) == {}
+    found = base.run("a")
+    assert (found.state, found.exit_code, found.config) == (RunState.FINISHED, 0, {"lr": 0.1})
+
+
+def test_beginning_that_is_sent_again_is_one_attempt(base: Store) -> None:
+    """The answer to UpsertBucket was lost."""
+    first, second = (wire_to(base).begin("a", config={"lr": 0.1}) for _ in range(2))
+    assert (base.run("a").attempt, first.bucket["historyLineCount"]) == (1, second.bucket["historyLineCount"])
+    second.log({"v": 0})
+    assert wire_to(base).begin("a", config={"lr": 0.1}).bucket["id"] != first.bucket["id"]
+    assert base.run("a").attempt == 2
+
+
+def test_last_beginning_alone_may_write(base: Store) -> None:
+    """Two processes with one id: the older one is told to stop, and nothing of it is taken."""
+    old = wire_to(base).begin("a")
+    old.log({"v": "old"})
+    new = wire_to(base).resume("a")
+    assert new.step == 1
+    new.log({"v": "new"})
+    assert old.log({"v": "late"}) == {"stopped": True}
+    assert old.finish(255, lines=["Traceback"]) == {"stopped": True}
+    assert values(base, "a") == [(0, 1, "old"), (1, 2, "new")]
+    assert base.run("a").state is RunState.RUNNING
+
+
+def test_summary_has_no_names_of_the_client(base: Store) -> None:
+    """And NaN is taken as the client sends it."""
+    run = wire_to(base).begin("a")
+    line = '{"loss": NaN, "best": 2, "_wandb": {"runtime": 1}, "_step": 4, "_runtime": 3, "_timestamp": 1.5}'
+    run.send({"files": {"wandb-summary.json": {"offset": 0, "content": [line]}}})
+    assert set(base.run("a").summary) == {"loss", "best"}
+
+
+def test_output_without_stamps(base: Store) -> None:
+    """Lines of output.log begin with their time."""
+    run = wire_to(base).begin("a")
+    lines = ["2026-11-22T20:39:28.612669 hello", "ERROR 2026-11-22T20:39:28.612669 world"]
+    body = {"files": {"output.log": {"offset": run.bucket["logLineCount"], "content": lines}}}
+    run.send(body)
+    run.send(body)
+    assert [chunk.text for chunk in base.output("a")] == ["hello\nworld\n"]
+
+
+# Attempts that `sweep-agent` launched.
+
+
+def test_key_of_an_attempt_is_void_with_the_next(base: Store) -> None:
+    """Rows and exit of a stale attempt are dropped, and it is told to stop; the agent reports ends, not the script."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+    run_id = wire.heartbeat(agent)[0]["run_id"]
+
+    def child() -> Wire:
+        seat = base.seat(run_id)
+        assert seat is not None
+        key = attempt_key(desk_of(base).secret, base.scope, seat.token)
+        assert len(key.split("-", 1)[1]) == 40  # what 0.19 insists on
+        return wire_to(base, key, no_auth=False)
+
+    first = child()
+    old = first.begin(run_id, sweep=sweep)
+    old.log({"v": "old"})
+    assert old.finish(0) == {}
+    assert base.run(run_id).state is RunState.RUNNING
+    seat = base.seat(run_id)
+    assert seat is not None
+    base.end_attempt(EndRequest(seat.token, None, preempted=True))
+    assert wire.heartbeat(agent)[0] == {
+        "type": "resume", "run_id": run_id, "program": "train.py", "args": {"x": {"value": 1}},
+    }  # fmt: skip
+    second = child()
+    assert old.log({"v": "late"}) == {"stopped": True}
+    with pytest.raises(WireError, match="another attempt has the run"):
+        first.begin(run_id, sweep=sweep)
+    assert second.resume(run_id, sweep=sweep).step == 1
+    with pytest.raises(WireError, match="cannot create or change sweeps"):
+        second.create_sweep(GRID)
+    with pytest.raises(WireError, match="403"):
+        first.graphql("Runs", entity="local", project="p")
+    assert second.graphql("Runs", entity="local", project="p")["project"]["runCount"] == 1
+    assert values(base, run_id) == [(0, 1, "old")]
+
+
+# Agents.
+
+
+def test_lost_answers_lose_no_command(base: Store, clock: Clock) -> None:
+    """The same heartbeat again gets the same run, until the agent says that it runs."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+    told = [wire.heartbeat(agent) for _ in range(4)]
+    assert all(commands == told[0] for commands in told)
+    (command,) = told[0]
+    assert wire.heartbeat(agent, command["run_id"]) == []
+    run = wire.begin(command["run_id"], sweep=sweep)
+    run.log({"v": 1})
+    run.finish(0, lines=["2026-11-22T20:39:28.612669 done"])
+    assert base.run(command["run_id"]).state is RunState.FINISHED
+    assert wire.heartbeat(agent, command["run_id"]) == []  # it ends something else
+    (second,) = wire.heartbeat(agent)
+    assert second["run_id"] != command["run_id"]
+    wire.heartbeat(agent, second["run_id"])
+    wire.begin(second["run_id"], sweep=sweep).finish(3)
+    assert (base.run(second["run_id"]).state, base.run(second["run_id"]).exit_code) == (RunState.FAILED, 3)
+    assert wire.heartbeat(agent) == [{"type": "exit"}]
+    assert wire.heartbeat(agent) == [{"type": "exit"}]  # the answer was lost
+    check_promises(base, sweep)
+
+
+def test_process_that_is_gone_without_a_word(base: Store, clock: Clock) -> None:
+    """Two heartbeats apart, so that one that was held up in the network is not believed; marked runs are requeued."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+    run_id = wire.heartbeat(agent)[0]["run_id"]
+    wire.heartbeat(agent, run_id)
+    run = wire.begin(run_id, sweep=sweep)
+    run.send({"preempting": True})
+    assert wire.heartbeat(agent) == []
+    assert wire.heartbeat(agent, run_id) == []
+    assert base.run(run_id).state is RunState.PREEMPTING
+    assert wire.heartbeat(agent) == []
+    clock.advance(5)
+    (again,) = wire.heartbeat(agent)
+    assert (again["type"], again["run_id"]) == ("resume", run_id)
+    assert run.log({"v": "late"}) == {"stopped": True}
+    assert base.run(run_id).attempt == 2
+    check_promises(base, sweep, complete=False)
+
+
+def test_script_that_never_starts_is_given_up(base: Store, clock: Clock) -> None:
+    """Told often enough and for long enough; three such attempts fail the run."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep({**GRID, "run_cap": 1})
+    agent = wire.create_agent(sweep)
+    for _ in range(4 * STARTS):
+        commands = wire.heartbeat(agent)
+        clock.advance(START_PATIENCE / 1000 / 2)
+        if commands == [{"type": "exit"}]:
+            break
+    (run,) = base.runs(sweep)
+    assert (run.state, run.attempt) == (RunState.FAILED, 3)
+    assert "without a new step" in run.reason
+    check_promises(base, sweep)
+
+
+def test_agent_that_is_gone_and_one_that_comes_back(base: Store, clock: Clock) -> None:
+    """A lease that ran out gives the run to the next; the first agent is told to stop it."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep({**GRID, "run_cap": 1, "preemption": {"auto": True}, "lease": {"duration": 15}})
+    first, second = wire.create_agent(sweep, "one"), wire.create_agent(sweep, "two")
+    run_id = wire.heartbeat(first)[0]["run_id"]
+    wire.heartbeat(first, run_id)
+    old = wire.begin(run_id, sweep=sweep)
+    old.log({"v": "old"})
+    for _ in range(10):
+        clock.advance(5)
+        if commands := wire.heartbeat(second):
+            break
+    assert commands[0]["run_id"] == run_id
+    assert wire.heartbeat(first, run_id) == [{"type": "stop", "run_id": run_id}]
+    assert old.log({"v": "late"}) == {"stopped": True}  # the second has not even begun
+    wire.heartbeat(second, run_id)
+    wire.resume(run_id, sweep=sweep).log({"v": "new"})
+    assert old.finish(255) == {}  # it does not say whose end it is …
+    assert wire.heartbeat(second, run_id) == []
+    assert base.run(run_id).state is RunState.RUNNING  # … so nothing comes of it while the process lives
+    assert values(base, run_id) == [(0, 1, "old"), (1, 2, "new")]
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_end_that_anybody_may_have_sent(base: Store, clock: Clock, code: int) -> None:
+    """A later client says the code alone: its agent's word that the process is gone confirms it. Agents that took all
+    runs that they were to take say nothing more: then 0 is believed when the lease runs out, and nothing else is.
+    """
+    wire = wire_to(base)
+    sweep = wire.create_sweep({**GRID, "lease": {"duration": 15}, "preemption": {"auto": True}})
+    agents = [wire.create_agent(sweep), wire.create_agent(sweep)]
+    held = []
+    for agent in agents:
+        run_id = wire.heartbeat(agent)[0]["run_id"]
+        wire.heartbeat(agent, run_id)
+        wire.begin(run_id, sweep=sweep).log({"v": 0})
+        wire.resume(run_id, sweep=sweep).finish(code)
+        assert base.run(run_id).state is RunState.RUNNING
+        held.append(run_id)
+    assert wire.heartbeat(agents[0]) == []
+    assert base.run(held[0]).state is (RunState.FINISHED if code == 0 else RunState.FAILED)
+    for _ in range(5):
+        clock.advance(5)
+        wire.heartbeat(agents[0])
+    assert base.run(held[1]).state is (RunState.FINISHED if code == 0 else RunState.RUNNING)
+    assert base.run(held[1]).attempt == (1 if code == 0 else 2)
+    check_promises(base, sweep, complete=code == 0)
+
+
+def test_script_without_its_agent_keeps_its_run(base: Store, clock: Clock) -> None:
+    """`wandb agent` was killed, and its child goes on: it is heard, and its end is taken."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep({**GRID, "run_cap": 1, "lease": {"duration": 15}})
+    agent = wire.create_agent(sweep)
+    run_id = wire.heartbeat(agent)[0]["run_id"]
+    wire.heartbeat(agent, run_id)
+    run = wire.begin(run_id, sweep=sweep)
+    for number in range(10):
+        clock.advance(10)
+        assert run.log({"v": number}) == {}
+    run.finish(0)
+    assert base.run(run_id).state is RunState.FINISHED
+    check_promises(base, sweep)
+
+
+def test_commands_of_people_reach_the_agent(base: Store) -> None:
+    """Pause, resume and cancel as `wandb sweep` sends them."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+
+    def command(state: str) -> None:
+        wire.graphql("UpsertSweep", kind="mutation", id=sweep, state=state)
+
+    command("PAUSED")
+    assert wire.heartbeat(agent) == []
+    command("RUNNING")
+    run_id = wire.heartbeat(agent)[0]["run_id"]
+    wire.heartbeat(agent, run_id)
+    run = wire.begin(run_id, sweep=sweep)
+    command("CANCELED")
+    assert wire.heartbeat(agent, run_id) == [{"type": "stop", "run_id": run_id}]
+    assert run.log({"v": 0}) == {"stopped": True}
+    run.finish(255, lines=["x"])
+    assert wire.heartbeat(agent) == [{"type": "exit"}]
+    assert base.run(run_id).state is RunState.KILLED
+    with pytest.raises(WireError, match="a sweep's config stays as it was created"):
+        wire.graphql("UpsertSweep", kind="mutation", id=sweep, config="{}")
+
+
+def test_sweep_with_faults_is_not_created(base: Store) -> None:
+    """The client shows what the config's check says."""
+    with pytest.raises(WireError, match="randm"):
+        wire_to(base).create_sweep({**GRID, "method": "randm"})
+    with pytest.raises(WireError) as raised:
+        wire_to(base).heartbeat("gone/wandb:host-1/s")
+    assert raised.value.status == 404  # which ends the client's agent
+
+
+def test_run_of_a_sweep_begins_in_its_agents_hands_only(base: Store) -> None:
+    """Neither by hand while an agent has it, nor by an agent's child that is late."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    run_id = wire.heartbeat(wire.create_agent(sweep))[0]["run_id"]
+    with pytest.raises(WireError, match="an agent runs it now"):
+        wire.begin(run_id)
+    with pytest.raises(WireError, match="has no such run"):
+        wire.begin("other", sweep=sweep)
+    waiting = next(run.run_id for run in base.runs(sweep) if run.run_id != run_id) if len(base.runs(sweep)) > 1 else ""
+    if waiting:
+        with pytest.raises(WireError, match="in no agent's hands"):
+            wire.begin(waiting, sweep=sweep)
+
+
+# Keys.
+
+
+def test_keys_open_their_entity_as_far_as_they_say(base: Store) -> None:
+    """A key is for one entity, to read or to write; what is stored is its hash."""
+    credentials = Credentials(base.client)
+    record, write = credentials.create_key(entity="local", rights=Rights.WRITE)
+    _, read = credentials.create_key(entity="local", rights=Rights.READ, name="dashboard")
+    _, foreign = credentials.create_key(entity="other", rights=Rights.WRITE)
+    assert write not in str(base.client.hgetall("resweep:keys"))
+    wire_to(base, write, no_auth=False).begin("a").log({"v": 1})
+    reader = wire_to(base, read, no_auth=False)
+    assert reader.graphql("Run", entity="local", project="p", name="a")["project"]["run"]["state"] == "running"
+    with pytest.raises(WireError, match="allows to read in local, not to write"):
+        reader.begin("b")
+    with pytest.raises(WireError, match="not to read in local"):
+        wire_to(base, foreign, no_auth=False).graphql("Run", entity="local", project="p", name="a")
+    for bad in ("", "a" * 40, write[:-1] + ("a" if write[-1] != "a" else "b")):
+        with pytest.raises(WireError) as raised:
+            wire_to(base, bad, no_auth=False).graphql("Viewer")
+        assert raised.value.status == 401
+        assert "resweep key create" in raised.value.message
+    assert credentials.remove_key(record.key_id)
+    with pytest.raises(WireError, match="unknown here"):
+        wire_to(base, write, no_auth=False).begin("a")
+    assert [key.name for key in credentials.keys_list()] == ["dashboard", ""]
+
+
+def test_web_pages_are_refused_where_no_key_is_asked_for(base: Store) -> None:
+    """A page in a browser reaches the loopback interface, too."""
+    wire = wire_to(base)
+    for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
+        with pytest.raises(WireError, match="only programs of this machine"):
+            wire.request("POST", "/graphql", b'{"query": "query Viewer { x }"}', headers)
+
+
+# Limits.
+
+
+def test_unknown_operations_are_named_and_logged_once(base: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """A newer client fails with a reason, and does not wait."""
+    wire = wire_to(base)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with pytest.raises(WireError, match="does not know the operation 'CreateArtifact'") as raised:
+                wire.graphql("CreateArtifact", kind="mutation")
+            assert raised.value.status == 400
+    assert len([record for record in caplog.records if "CreateArtifact" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (gzip.compress(b" " * (MAX_BODY + 1)), {"content-encoding": "gzip"}, 413),
+        (b"x" * (MAX_BODY + 1), {}, 413),
+        (b"no gzip", {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}")[:-4], {"content-encoding": "gzip"}, 400),
+        (b"{}", {"content-encoding": "br"}, 415),
+        (b"[]", {}, 400),
+        (b"[" * 100_000, {}, 400),
+        (b'{"files": {"wandb-history.jsonl": {"offset": "1", "content": []}}}', {}, 400),
+        (b'{"files": {"wandb-history.jsonl": {"offset": 0, "content": ["no json"]}}}', {}, 400),
+        (b'{"files": 7}', {}, 400),
+    ],
+)
+def test_bodies_that_are_refused(base: Store, body: bytes, headers: dict[str, str], status: int) -> None:
+    """A few KB of gzip unpack to gigabytes, so no more is unpacked than is allowed."""
+    run = wire_to(base).begin("a")
+    with pytest.raises(WireError) as raised:
+        run.wire.post(run.path, body, headers)
+    assert raised.value.status == status
+
+
+def test_files_are_kept_at_signed_addresses(base: Store) -> None:
+    """The client sends no key with a file; a stale one cannot save, and large ones are refused."""
+    wire = wire_to(base)
+    run = wire.begin("a")
+    names = ["media/a b.txt", "wandb-summary.json", "large"]
+    answer = wire.graphql(
+        "CreateRunFiles", kind="mutation", entity="local", project="p", run="a", files=names
+    )["createRunFiles"]["files"]  # fmt: skip
+    paths = {file["name"]: file["uploadUrl"].removeprefix("http://127.0.0.1") for file in answer}
+    wire.request("PUT", paths["media/a b.txt"], b"\x00hello")
+    wire.request("PUT", paths["wandb-summary.json"], b"{}")
+    with pytest.raises(WireError) as raised:
+        wire.request("PUT", paths["large"], b"x" * (4 * 1024 * 1024 + 1))
+    assert raised.value.status == 413
+    for bad in ("../up", "/root", "a/../../b", "", "x" * 501):
+        with pytest.raises(WireError, match="a file of a run has a relative name"):
+            wire.graphql("CreateRunFiles", kind="mutation", entity="local", project="p", run="a", files=[bad])
+    with pytest.raises(WireError, match="not given out by this server"):
+        wire.request("PUT", paths["large"].replace("large", "other"), b"x")
+    found = wire.graphql("RunFiles", entity="local", project="p", name="a")["project"]["run"]["files"]["edges"]
+    assert [(edge["node"]["name"], edge["node"]["sizeBytes"]) for edge in found] == [("media/a b.txt", 6)]
+    path = found[0]["node"]["directUrl"].removeprefix("http://127.0.0.1")
+    assert wire.request("GET", path) == b"\x00hello"
+    wire.resume("a")
+    with pytest.raises(WireError, match="another attempt"):
+        wire.request("PUT", paths["media/a b.txt"], b"late")
+    assert run.line >= 0
+    assert base.remove_runs(["a"]) == 1
+    assert not base.client.exists(base.keys.run("a", "files"))
+
+
+def test_history_of_another_form_of_client(base: Store) -> None:
+    """`wandb.Api()`: rows with their steps, pages, samples, keys; runs chosen and ordered."""
+    wire = wire_to(base)
+    for number, name in enumerate(("a", "b", "c")):
+        run = wire.begin(name, config={"lr": number}, tags=[name], displayName=f"run {name}")
+        run.log(*({"loss": number + step} for step in range(10)))
+        summary = json.dumps({"loss": 10 - number})
+        run.send({"files": {"wandb-summary.json": {"offset": 0, "content": [summary]}}})
+    found = wire.graphql("RunFullHistory", entity="local", project="p", name="a", samples=5)["project"]["run"]
+    assert [json.loads(row)["_step"] for row in found["history"]] == [0, 2, 4, 7, 9]
+    page = wire.graphql("HistoryPage", entity="local", project="p", run="b", minStep=2, maxStep=4, samples=100)
+    assert [json.loads(row)["loss"] for row in page["project"]["run"]["history"]] == [3, 4]
+    wire.begin("odd").send({"files": {"wandb-history.jsonl": {"offset": 0, "content": ['{"_step": 0, "loss": NaN}']}}})
+    odd = wire.graphql("RunParquetHistory", entity="local", project="p", runName="odd", liveKeys=["loss"])
+    assert odd["project"]["run"]["parquetHistory"]["liveData"][0]["loss"] == "NaN"
+    assert base.remove_runs(["odd"]) == 1
+    spec = json.dumps({"keys": ["_step", "loss"], "samples": 2})
+    sampled = wire.graphql("RunSampledHistory", entity="local", project="p", name="c", specs=[spec])
+    assert sampled["project"]["run"]["sampledHistory"] == [[{"_step": 0, "loss": 2}, {"_step": 9, "loss": 11}]]
+
+    def names(order: str, filters: dict[str, Any], per_page: int = 50) -> list[str]:
+        answer = wire.graphql(
+            "Runs", entity="local", project="p", order=order, filters=json.dumps(filters), perPage=per_page
+        )
+        return [edge["node"]["name"] for edge in answer["project"]["runs"]["edges"]]
+
+    assert names("+summary_metrics.loss", {}) == ["c", "b", "a"]
+    assert names("-config.lr", {}, 2) == ["c", "b"]
+    assert names("+config.lr", {"$or": [{"tags": {"$in": ["a"]}}, {"config.lr.value": {"$gte": 2}}]}) == ["a", "c"]
+    assert names("+config.lr", {"display_name": {"$regex": "b$"}, "state": "running"}) == ["b"]
+    with pytest.raises(WireError, match="cannot be chosen or ordered by 'jobType'"):
+        names("+created_at", {"jobType": "x"})
