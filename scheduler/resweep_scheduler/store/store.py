@@ -12,6 +12,7 @@ from resweep_scheduler.store.deliveries import DeliveryTransitions
 from resweep_scheduler.store.errors import UnknownSweepError
 from resweep_scheduler.store.history import HistoryTransitions
 from resweep_scheduler.store.keys import SWEEP_INDEX, Scope
+from resweep_scheduler.store.steps import StepReads
 from resweep_scheduler.store.sweeps import SweepTransitions
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Store(
-    SweepTransitions, AttemptTransitions, AskingTransitions, DeliveryTransitions, HistoryTransitions, CurveReads
+    SweepTransitions,
+    AttemptTransitions,
+    AskingTransitions,
+    DeliveryTransitions,
+    HistoryTransitions,
+    CurveReads,
+    StepReads,
 ):
     """A project's sweeps and runs in Redis.
 
