@@ -52,15 +52,21 @@ class RunCost:
     """A run's attempts and their sums, in ms.
 
     Attributes:
+        queued: Stays on the run queue, from when to when; one that goes on ends now.
         missing: How many attempts are known by the run's record alone, because their events are gone.
         unrecorded: Time that the record counted for attempts whose events are gone; part of `unknown`.
     """
 
     run_id: str
     attempts: tuple[AttemptCost, ...] = ()
-    waits: tuple[int, ...] = ()
+    queued: tuple[tuple[int, int], ...] = ()
     missing: int = 0
     unrecorded: int = 0
+
+    @property
+    def waits(self) -> tuple[int, ...]:
+        """How long each stay on the run queue lasted."""
+        return tuple(end - start for start, end in self.queued)
 
     @property
     def spent(self) -> int:
@@ -148,7 +154,7 @@ def account_run(
     return RunCost(
         run_id=life.run_id,
         attempts=tuple(costs),
-        waits=tuple(wait.lasted(now) for wait in life.waits),
+        queued=tuple((wait.start, wait.start + wait.lasted(now)) for wait in life.waits),
         missing=missing,
         unrecorded=max(0, busy - recorded) if cut else 0,
     )
