@@ -23,6 +23,7 @@ BENCHMARKS = (
     "throughput",
     "agents",
     "preemption",
+    "goodput",
     "log_cost",
     "import_time",
     "memory",

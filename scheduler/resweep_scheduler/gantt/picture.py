@@ -171,7 +171,7 @@ class _Drawing:
         chart = self.chart
         base = self.top - 26
         most = max(length for _, length in chart.waiting)
-        path, level = f"M{number(self.x(chart.waiting[0][0]))} {number(base)}", base
+        path, level = f"M{number(self.x(chart.waiting[0][0]))} {number(base)}", float(base)
         for at, length in chart.waiting:
             x, y = self.x(at), base - QUEUE_HEIGHT * length / max(1, most)
             path += f"H{number(x)}V{number(y)}"
