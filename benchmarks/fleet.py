@@ -114,6 +114,7 @@ class Fleet:
         self._work: dict[str, float] = {}  # run → seconds in its checkpoint
         self._open: dict[str, float] = {}  # run → when it was taken from its last machine
         self._idle: deque[Machine] = deque()
+        self._queued = machines  # runs that wait for a machine; a few more than there are where runs were given up
         self._events: list[tuple[float, int, str, Machine]] = []
         self._order = 0
         self._made = 0
@@ -165,18 +166,16 @@ class Fleet:
             self._idle.append(machine)
 
     def _ask(self, machine: Machine) -> bool:
-        """A machine that is to go within the lead time has its notice, and takes nothing more.
-
-        Where nothing is retried there is nothing to take after the beginning.
-        """
+        """Asks for a run, if there may be one; a machine that has its notice takes nothing more."""
         now, policy = self._now, self.policy
-        if (policy.warned and now >= machine.goes - LEAD) or (now > 0 and not policy.retried):
+        if not self._queued or (policy.warned and now >= machine.goes - LEAD):
             return False
         stands = machine.goes - LEAD if policy.warned else machine.goes  # the last moment of training
         lease = (machine.goes - now) // policy.beat * policy.beat + policy.silence
         nonce, silence_ms = f"{machine.session}.{machine.asked}", round(policy.silence * 1000)
         self._heard = now
         answer = self.store.claim(ClaimRequest(self.sweep_id, machine.name, nonce, silence_ms, policy.retried))
+        self._queued -= 1
         if answer.outcome is not ClaimOutcome.RUN or answer.run is None:
             return False
         machine.asked += 1
@@ -236,6 +235,7 @@ class Fleet:
         self.store.end_attempt(EndRequest(run.token, 1, preempted=True))
         self._open[run.token.run_id] = at
         machine.run = None
+        self._queued += 1
         self._hand_out()
 
     def _gone(self, machine: Machine, at: float) -> None:
@@ -252,10 +252,11 @@ class Fleet:
     def _missed(self, machine: Machine, at: float) -> None:
         """The lease has run out: whoever asks next finds it."""
         self._be_heard()
+        self._queued += self.policy.retried
         self._hand_out()
 
     def _hand_out(self) -> None:
-        for _ in range(len(self._idle) if self.policy.retried else 0):
+        for _ in range(len(self._idle)):
             machine = self._idle.popleft()
             if self._ask(machine):
                 return

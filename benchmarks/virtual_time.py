@@ -17,9 +17,9 @@ from resweep_scheduler.store.scripts import Script, decode_reply, encode_argumen
 
 EXPECTED: dict[str, dict[str, Any]] = {
     "release": {"outcome": "ok"},
-    **{name: {"hold": "owner"} for name in ("heartbeat", "log", "commit_checkpoint", "mark_preempting")},
+    **{name: {"hold": "owner"} for name in ("heartbeat", "log", "commit_checkpoint", "mark_preempting", "end_attempt")},
 }
-"""What an owner is answered."""
+"""What an owner is answered, as far as the simulation must know it."""
 
 LONGEST_FLIGHT = 200
 

@@ -144,9 +144,8 @@ def account_run(
     for place, attempt in enumerate(life.attempts):
         stays = _stays(life, place)
         kept = _kept_until(attempt, restarts[place], logged[place], stays=stays, saves=saves)
-        steps = (
-            0 if stays or attempt.ended == "finished" else logged[place].lost if restarts[place] is not None else None
-        )
+        all_stay = stays or attempt.ended == "finished"
+        steps = 0 if all_stay else None if restarts[place] is None else logged[place].lost
         costs.append(_cost(attempt, kept, steps, life.wait_before(attempt.number), now))
     missing = max(0, attempts - len({attempt.number for attempt in life.attempts}))
     recorded = sum(cost.spent for cost in costs if cost.spent is not None and cost.attempt.is_over)

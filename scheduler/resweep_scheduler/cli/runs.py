@@ -250,7 +250,11 @@ def _print_run(store: Store, run: Run, cost: RunCost) -> None:
         ("attempt", f"{run.attempt}" + (f" on {run.agent}" if run.agent else "")),
         ("step", "–" if run.step is None else str(run.step)),
         ("started", render.ago(run.started_at, now)),
-        *run_cost_lines(cost),
+        *(
+            run_cost_lines(cost)
+            if run.sweep_id
+            else [("time", f"{render.duration(run.seconds)} in attempts that ended")]
+        ),
     ]
     optional = {
         "name": run.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from resweep_scheduler.gantt.axis import tick_label, tick_step
 from resweep_scheduler.gantt.bars import Bar, Chart, Lane
 from resweep_scheduler.gantt.svg import element, group, number, shortened, text
@@ -92,7 +94,7 @@ class _Drawing:
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self.row = lane_height(len(chart.lanes))
-        self.every = 1 if self.row >= 15 else max(1, round(12 / self.row))  # lanes between two names
+        self.every = 1 if self.row >= 15 else math.ceil(13 / self.row)  # lanes between two names
         longest = max((len(lane.name) for lane in chart.lanes), default=0)
         low, high = LABEL_WIDTHS
         label = min(high, max(low, longest * CHARACTER))
