@@ -25,6 +25,7 @@ BENCHMARKS = (
     "agents",
     "preemption",
     "notices",
+    "goodput",
     "log_cost",
     "import_time",
     "memory",

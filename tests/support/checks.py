@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from resweep_scheduler.store import Event, Run, RunState, Store, Sweep, SweepState
+from support.costs import cost_faults
 
 NOTES = frozenset({"stop", "target", "checkpoint", "fallback"})
 """Kinds of events that tell something of a run and change no state."""
@@ -183,6 +184,7 @@ def check_promises(
         *(_check_end(store, sweep, runs) if complete else ()),
     ]
     faults += _check_levels(store, sweep_id, runs)
+    faults += cost_faults(store, sweep_id, runs)
     for run in runs:
         faults += _check_history(store, run, replay.lives.get(run.run_id, Life()), steps)
     assert not faults, f"sweep {sweep_id} broke its promises:\n" + "\n".join(f"- {fault}" for fault in faults)

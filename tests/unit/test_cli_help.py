@@ -30,8 +30,8 @@ def all_commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> Itera
 
 COMMANDS = list(all_commands())
 PROMISED = """
-    validate schema create start ls show runs run logs history best watch missing pause resume stop cancel retry rm
-    sync export scheduler slurm launch server doctor completion serve key
+    validate schema create start ls show runs run logs history best watch missing gantt pause resume stop cancel retry
+    rm sync export scheduler slurm launch server doctor completion serve key
 """
 
 

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "runs": "runs",
         "run": "runs",
         "missing": "sweeps",
+        "gantt": "gantt",
         "logs": "logs",
         "history": "logs",
     },

@@ -19,6 +19,7 @@ from resweep_scheduler.cli.options import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from resweep_scheduler.accounts import RunCost
     from resweep_scheduler.store import Store
     from resweep_scheduler.store.records import Run, Sweep
 
@@ -177,26 +178,38 @@ def print_best(sweep: Sweep, run: Run) -> None:
     render.show(render.facts(pairs))
 
 
-@command("run", "resweep run RUN", "resweep run RUN --project digits", "resweep run RUN --json | jq .summary")
+@command(
+    "run",
+    "resweep run RUN",
+    "resweep run RUN --project digits",
+    "resweep run RUN --json | jq .summary",
+    "resweep run RUN --json | jq '.cost.attempts[] | {agent, ended, lost_seconds}'",
+)
 @json_option
 @run_argument
 @store_options
 def run_command(settings: Settings, run: str, as_json: bool) -> None:
-    """Show one run and its attempts."""
+    """Show one run, its attempts, and what they cost."""
+    from resweep_scheduler.accounts import read_run_cost
     from resweep_scheduler.cli.access import open_run
+    from resweep_scheduler.cli.costs import attempts_table, run_cost_object
     from resweep_scheduler.cli.objects import event_object, run_object, to_json
 
     store, record = open_run(settings, run)
     events = []
     if record.sweep_id is not None:
         events = [event for event in store.events(record.sweep_id) if event.run_id == record.run_id]
+    cost = read_run_cost(store, record, events, now=store.redis_time())
     if as_json:
-        click.echo(to_json({**run_object(record), "events": [event_object(event) for event in events]}))
+        told = {"cost": run_cost_object(cost), "events": [event_object(event) for event in events]}
+        click.echo(to_json({**run_object(record), **told}))
         return
-    _print_run(store, record)
+    _print_run(store, record, cost)
     if events:
         from resweep_scheduler.cli import render
 
+        if cost.attempts:
+            render.show("", attempts_table(cost))
         rows = [
             (
                 render.clock_time(event.at),
@@ -219,10 +232,11 @@ def event_detail(data: object) -> str:
     return params_text(data) if isinstance(data, Mapping) else ""
 
 
-def _print_run(store: Store, run: Run) -> None:
+def _print_run(store: Store, run: Run, cost: RunCost) -> None:
     from rich.text import Text
 
     from resweep_scheduler.cli import render
+    from resweep_scheduler.cli.costs import run_cost_lines
 
     now = store.redis_time()
     state = render.state_text(run.state)
@@ -235,8 +249,12 @@ def _print_run(store: Store, run: Run) -> None:
         ("state", state),
         ("attempt", f"{run.attempt}" + (f" on {run.agent}" if run.agent else "")),
         ("step", "–" if run.step is None else str(run.step)),
-        ("time", f"{render.duration(run.seconds)} in attempts that ended"),
         ("started", render.ago(run.started_at, now)),
+        *(
+            run_cost_lines(cost)
+            if run.sweep_id
+            else [("time", f"{render.duration(run.seconds)} in attempts that ended")]
+        ),
     ]
     optional = {
         "name": run.name,

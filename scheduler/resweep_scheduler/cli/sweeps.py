@@ -12,6 +12,7 @@ from resweep_scheduler.cli.options import Settings, command, json_option, notice
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from resweep_scheduler.accounts import SweepCost
     from resweep_scheduler.config import SweepConfig
     from resweep_scheduler.config.stopping import StoppingRule
     from resweep_scheduler.store import Store
@@ -72,6 +73,7 @@ def _print_sweeps(sweeps: list[Sweep]) -> None:
     "resweep show SWEEP",
     "resweep show SWEEP --config > sweep.yaml   # the YAML it was made from",
     "resweep show SWEEP --json | jq .counts",
+    "resweep show SWEEP --json | jq .cost.goodput",
 )
 @click.option(
     "--config", "only_config", is_flag=True, help="Print the YAML that the sweep was made from, nothing else."
@@ -82,8 +84,9 @@ def _print_sweeps(sweeps: list[Sweep]) -> None:
 def show_command(settings: Settings, sweep: str, as_json: bool, only_config: bool) -> None:
     """Show one sweep.
 
-    State, counts, run queue, agents, best run, missing grid points.
+    State, counts, run queue, agents, best run, missing grid points; attempts, time lost, goodput (docs/goodput.md).
     """
+    from resweep_scheduler.accounts import add_up, read_sweep_costs
     from resweep_scheduler.cli.access import config_of, open_sweep
     from resweep_scheduler.cli.objects import to_json
 
@@ -94,14 +97,16 @@ def show_command(settings: Settings, sweep: str, as_json: bool, only_config: boo
         return
     config = config_of(record)
     runs = store.runs(sweep_id)
+    cost = add_up(read_sweep_costs(store, runs, store.events(sweep_id), now=store.redis_time()))
     if as_json:
-        click.echo(to_json(_sweep_details(store, record, config, runs)))
+        click.echo(to_json(_sweep_details(store, record, config, runs, cost)))
     else:
-        _print_sweep(store, record, config, runs)
+        _print_sweep(store, record, config, runs, cost)
 
 
-def _sweep_details(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run]) -> dict[str, Any]:
+def _sweep_details(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run], cost: SweepCost) -> dict[str, Any]:
     from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.cli.costs import sweep_cost_object
     from resweep_scheduler.cli.fronts import front_of
     from resweep_scheduler.cli.objects import agent_object, lease_object, run_object, sweep_object
     from resweep_scheduler.cli.render import best_of
@@ -117,15 +122,17 @@ def _sweep_details(store: Store, sweep: Sweep, config: SweepConfig, runs: list[R
         "front": [run.run_id for run in front],
         "agents": [agent_object(agent) for agent in store.agents(sweep.sweep_id)],
         "leases": [lease_object(lease) for lease in store.leases(sweep.sweep_id)],
+        "cost": sweep_cost_object(cost),
         "config": config.model_dump(mode="json"),
     }
 
 
-def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run]) -> None:
+def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run], cost: SweepCost) -> None:
     from rich.text import Text
 
     from resweep_scheduler.cli import render
     from resweep_scheduler.cli.access import planned_runs
+    from resweep_scheduler.cli.costs import sweep_cost_lines
     from resweep_scheduler.cli.progress import measure
 
     now = store.redis_time()
@@ -167,6 +174,7 @@ def _print_sweep(store: Store, sweep: Sweep, config: SweepConfig, runs: list[Run
         pairs.append(
             ("missing", f"{render.counted(missing, 'grid point')} not finished (resweep missing {sweep.sweep_id})")
         )
+    pairs += sweep_cost_lines(cost)
     pairs.append(("created", render.ago(sweep.created_at, now)))
     render.show(render.facts(pairs))
 

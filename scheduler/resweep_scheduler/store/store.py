@@ -13,6 +13,7 @@ from resweep_scheduler.store.errors import UnknownSweepError
 from resweep_scheduler.store.gateway import GatewayTransitions
 from resweep_scheduler.store.history import HistoryTransitions
 from resweep_scheduler.store.keys import SWEEP_INDEX, Scope
+from resweep_scheduler.store.steps import StepReads
 from resweep_scheduler.store.sweeps import SweepTransitions
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Store(
     HistoryTransitions,
     CurveReads,
     GatewayTransitions,
+    StepReads,
 ):
     """A project's sweeps and runs in Redis.
 
