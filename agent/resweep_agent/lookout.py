@@ -50,13 +50,10 @@ class Lookout:
         event(_log, logging.INFO, "machine-preemptible", next="runs whose agent vanishes go back to the run queue")
         return True
 
-    def announce(self, notice: Notice, tokens: Sequence[ClaimToken], now: float) -> bool:
+    def announce(self, notice: Notice, tokens: Sequence[ClaimToken], now: float) -> None:
         """Mark the attempts in Redis, and note the notice there; return after `MARK_PATIENCE` at most.
 
         What is not acknowledged by then is tried again meanwhile; the report of each end says the same again.
-
-        Returns:
-            Whether Redis has it all.
         """
         parts = self._parts
         lead = None if notice.deadline is None else max(0.0, notice.deadline - now)
@@ -71,7 +68,6 @@ class Lookout:
         )
         self._number += 1
         number, lead_ms = self._number, None if lead is None else round(lead * 1000)
-        done = threading.Event()
 
         def send(store: Store) -> None:
             for token in tokens:
@@ -90,14 +86,12 @@ class Lookout:
         def try_to_send() -> None:
             try:
                 send(parts.store.patient(LATE_MARK))
-                done.set()
             except StoreError as error:
                 event(_log, logging.WARNING, "mark-failed", error=error, next="the report of the end says it")
 
         thread = threading.Thread(target=try_to_send, name="resweep-mark", daemon=True)
         thread.start()
         thread.join(MARK_PATIENCE)
-        return done.is_set()
 
 
 def time_to_kill(notice: Notice, grace: float, now: float) -> float:

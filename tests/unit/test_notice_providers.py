@@ -212,7 +212,8 @@ def test_aws_service_over_ipv6_and_its_patience_are_variables_too() -> None:
             provider.recognise()
     service.assert_called_once_with("http://[fd00:ec2::254]", timeout=7.0)
     assert provider.tries == 5
-    assert Aws({"AWS_METADATA_SERVICE_NUM_ATTEMPTS": "many"}).tries == 2
+    for odd in ("many", "inf", "nan", "-1", ""):
+        assert Aws({"AWS_METADATA_SERVICE_NUM_ATTEMPTS": odd}).tries == 2
 
 
 # GCP.

@@ -10,6 +10,7 @@ notice.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from resweep_agent.notices.base import Notice
@@ -46,10 +47,7 @@ class Aws(Provider):
 
     def recognise(self) -> bool:
         """Whether the instance is a spot instance."""
-        if self._service is None:
-            self._service = self._find_service()
-        life_cycle = self._service.ask(_DATA + "instance-life-cycle")
-        return life_cycle.found() == "spot"
+        return self._ask("instance-life-cycle").found() == "spot"
 
     def ask(self) -> Notice | None:
         """An interruption; else, now and then, a recommendation."""
@@ -63,13 +61,16 @@ class Aws(Provider):
 
     def _get(self, path: str) -> Answer | None:
         """The answer, None when there is no such thing."""
-        if self._service is None:
-            self._service = self._find_service()
-        answer = self._service.ask(_DATA + path)
+        answer = self._ask(path)
         if answer.status == 404:
             return None
         answer.found()
         return answer
+
+    def _ask(self, path: str) -> Answer:
+        if self._service is None:
+            self._service = self._find_service()
+        return self._service.ask(_DATA + path)
 
     def _find_service(self) -> TokenService:
         environ = self._environ
@@ -93,6 +94,7 @@ def _interruption(answer: Answer) -> Notice:
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     """A number above 0 from a variable of AWS's; what it cannot be is ignored, as AWS's own programs do not all say."""
     try:
-        return max(float(environ[name]), 0.1)
+        number = float(environ[name])
     except (KeyError, ValueError):
         return default
+    return number if 0 < number < math.inf else default

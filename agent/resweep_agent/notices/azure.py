@@ -25,7 +25,8 @@ from resweep_agent.notices.polling import Provider
 
 ADDRESS = "http://169.254.169.254"
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
-MACHINE = "/metadata/instance/compute?api-version=2021-02-01"
+MACHINE = "/metadata/instance/compute?api-version=2020-12-01"
+"""The oldest version that tells the priority; later ones repeat the user data, which may be longer than an answer."""
 FIRST_ANSWER = 130.0
 """Seconds: the first question switches the events on for the VM, which may take two minutes."""
 ENDS = {"Preempt", "Terminate"}
