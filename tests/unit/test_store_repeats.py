@@ -202,6 +202,13 @@ def commit_checkpoint(store: Store, clock: Clock) -> Call:
     return lambda: store.commit_checkpoint(token, path="/tmp/c", step=3, metadata={"epoch": 1})
 
 
+@calls("open_writer")
+def open_writer(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    store.open_writer(token, init="earlier")
+    return lambda: store.open_writer(token, init="this")
+
+
 @calls("update_config")
 def update_config(store: Store, clock: Clock) -> Call:
     token = begin_run(store).run.token
