@@ -326,6 +326,15 @@ def _fall_back(stage: Stage) -> Call:
     )
 
 
+def _open_writer(stage: Stage) -> Call:
+    token = stage.begin()
+    return Call(
+        lambda store: store.open_writer(token, init="init"),
+        lambda answer: answer.hold is Hold.OWNER and answer.number == 1,
+        lambda: stage.hand_over(token),
+    )
+
+
 def _append_output(stage: Stage) -> Call:
     token = stage.begin()
     return Call(
@@ -386,6 +395,7 @@ CALLS: dict[str, Callable[[Stage], Call]] = {
     "init_run": _init_run,
     "leave": _leave,
     "log": _log,
+    "open_writer": _open_writer,
     "mark_preempting": _mark_preempting,
     "prune_run": _prune_run,
     "note_deliveries": _note_deliveries,

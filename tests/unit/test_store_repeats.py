@@ -229,6 +229,13 @@ def fall_back_to_nothing(store: Store, clock: Clock) -> Call:
     return lambda: store.fall_back(token, lost="/tmp/c", path=None, reason="missing")
 
 
+@calls("open_writer")
+def open_writer(store: Store, clock: Clock) -> Call:
+    token = begin_run(store).run.token
+    store.open_writer(token, init="earlier")
+    return lambda: store.open_writer(token, init="this")
+
+
 @calls("update_config")
 def update_config(store: Store, clock: Clock) -> Call:
     token = begin_run(store).run.token
