@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -174,80 +173,6 @@ def test_run_tells_the_whole_life(story: Story, told: dict[str, str], say: Say) 
     text = say("run", told["queued"])
     assert "preempting" in text
     assert story.sweep_id in text
-
-
-def test_run_and_show_tell_what_preemption_cost(story: Story, say: Say) -> None:
-    """One run is preempted after a checkpoint and finished by a second attempt, one fails."""
-    first = story.claim()
-    story.log(first.token, {0: {"accuracy": 0.1}, 1: {"accuracy": 0.2}})
-    story.store.commit_checkpoint(first.token, path="/c", step=0, after=2)
-    story.store.mark_preempting(first.token, reason="notice: SIGTERM")
-    story.end(first.token, 75)
-    second = story.claim()
-    story.log(second.token, {1: {"accuracy": 0.3}})
-    story.end(second.token)
-    story.fail()
-    cost = strict_json(say("run", first.token.run_id, "--json"))["cost"]
-    one, two = cost["attempts"]
-    assert (one["ended"], one["exit_code"], one["agent"], one["lost_steps"]) == ("preempted", 75, "box-0", 1)
-    assert one["notice"] == {"at": one["notice"]["at"], "source": "SIGTERM", "lead_seconds": None}
-    assert (two["ended"], two["lost_seconds"], two["queue_wait_seconds"]) == (
-        "finished",
-        0,
-        cost["queue_wait_seconds"][0],
-    )
-    assert cost["spent_seconds"] == pytest.approx(one["spent_seconds"] + two["spent_seconds"])
-    shown = strict_json(say("show", story.sweep_id, "--json"))["cost"]
-    assert (shown["attempts"], shown["notices"]) == (3, {"SIGTERM": 1})
-    assert shown["ended"] == {"preempted": 1, "finished": 1, "failed": 1}
-    assert (shown["lost_steps"], shown["queue_wait_seconds"]["count"]) == (1, 1)
-    text = say("run", first.token.run_id)
-    assert re.search(r"^ +1  box-0 +[\d:]+ +[\d.]+ s  preempted  SIGTERM +– +[\d.]+ s, 1 step$", text, re.MULTILINE), (
-        text
-    )
-    assert "goodput" in text
-    text = say("show", story.sweep_id)
-    assert "3: 1 finished, 1 preempted, 1 failed" in text
-    assert re.search(r"^notices +1 SIGTERM$", text, re.MULTILINE)
-    assert re.search(r"^goodput +[\d.]+ %$", text, re.MULTILINE)
-
-
-def test_a_sweep_without_attempts_says_nothing_of_cost(story: Story, say: Say) -> None:
-    assert "goodput" not in say("show", story.sweep_id)
-    assert strict_json(say("show", story.sweep_id, "--json"))["cost"]["goodput"] is None
-
-
-@pytest.mark.parametrize("kind", [".svg", ".html", ".png"])
-def test_gantt_draws_a_sweep(story: Story, told: dict[str, str], say: Say, tmp_path: Path, kind: str) -> None:
-    file = tmp_path / f"picture{kind}"
-    say("gantt", story.sweep_id, "-o", str(file))
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    content = file.read_bytes()
-    if kind == ".png":
-        assert content.startswith(b"\x89PNG")
-    else:
-        assert all(content.count(f'data-run="{run}"'.encode()) == 1 for run in told.values())
-
-
-def test_gantt_without_a_file_is_named_after_the_sweep(
-    story: Story, told: dict[str, str], say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    say("gantt", story.sweep_id)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{story.sweep_id}.svg"]
-
-
-def test_gantt_says_what_it_cannot_draw(
-    story: Story, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert run(["gantt", story.sweep_id, "-o", "picture.pdf"]) == 2
-    assert "one of .svg, .html, .png; got 'picture.pdf'" in capsys.readouterr().err
-    assert run(["gantt", story.sweep_id, "-o", str(tmp_path / "no" / "picture.svg")]) == 2
-    assert "choose another file" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "resvg_py", None)
-    assert run(["gantt", story.sweep_id, "-o", str(tmp_path / "picture.png")]) == 2
-    assert "pip install 'resweep[png]', or write an .svg" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_found_without_its_project_unless_two_have_it(
