@@ -62,9 +62,13 @@ class Storm:
         agent = self.crew[place]
         status = agent.wait()
         self.exits[status] += 1
+        printed = agent.printed()
         # SIGTERM itself ends an agent that is still being loaded, and holds nothing yet.
-        expected = (ExitCode.OK, ExitCode.PREEMPTED, -signal.SIGKILL, -signal.SIGTERM)
-        assert status in expected, f"an agent ended with {status}:\n{agent.printed()[-3000:]}"
+        expected = [ExitCode.OK, ExitCode.PREEMPTED, -signal.SIGKILL, -signal.SIGTERM]
+        if "agent-started" not in printed:
+            # Nor does one that waited in vain: on a busy machine the server may be away for longer than a start waits.
+            expected.append(ExitCode.REDIS_LOST)
+        assert status in expected, f"an agent ended with {status}:\n{printed[-3000:]}"
         self.man(place, name=agent.name if self.choose.random() < 0.5 else None)
 
     def strike(self) -> None:
