@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.desk import Say
 from support.servers import Server
 from support.sweeps import Story
 
@@ -25,23 +25,6 @@ def story(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Story:
 def told(story: Story) -> list[str]:
     """Runs that finished, failed, and wait on the run queue."""
     return [story.finish(0.9), story.fail(), story.preempt()]
-
-
-Say = Callable[..., str]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command line that must succeed, and returns its stdout."""
-
-    def call(*words: str) -> str:
-        capsys.readouterr()
-        status = run(words)
-        captured = capsys.readouterr()
-        assert status == 0, captured.err
-        return captured.out
-
-    return call
 
 
 def test_run_and_show_tell_what_preemption_cost(story: Story, say: Say) -> None:

@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.desk import Say
 from support.servers import Server
 from support.sweeps import GRID, Story
 from support.waiting import wait_until
@@ -36,23 +37,6 @@ def story(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Story:
 def told(story: Story) -> dict[str, str]:
     """The run ids of the story, told to its end, by what became of them."""
     return {"good": story.finish(0.9), "worse": story.finish(0.8), "failed": story.fail(3), "queued": story.preempt()}
-
-
-Say = Callable[..., str]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command line that must succeed, and returns its stdout."""
-
-    def call(*words: str) -> str:
-        capsys.readouterr()
-        status = run(words)
-        captured = capsys.readouterr()
-        assert status == 0, captured.err
-        return captured.out
-
-    return call
 
 
 def strict_json(text: str) -> Any:

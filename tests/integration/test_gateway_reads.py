@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.gateways import Gateway, Workplace, gateway_to, workplace
-from support.servers import Server
+from support.gateways import Gateway, Workplace, workplace
 from support.wandb_sdks import VERSIONS, wandb_sdk
 
 from resweep_scheduler.store import Scope, open_store
@@ -58,12 +57,6 @@ READ = """\
         "best": BEST,
     }))
 """
-
-
-@pytest.fixture
-def gateway(shared_server: Server, tmp_path: Path) -> Iterator[Gateway]:
-    with gateway_to(shared_server.url, tmp_path, "--no-auth") as gateway:
-        yield gateway
 
 
 @pytest.fixture(params=VERSIONS)

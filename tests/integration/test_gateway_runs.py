@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gateways import Gateway, Workplace, gateway_to, workplace
-from support.servers import Server
+from support.gateways import Gateway, Workplace, workplace
 from support.wandb_sdks import NEWEST, VERSIONS, wandb_sdk
 
 import resweep
@@ -33,12 +32,6 @@ SCRIPT = """\
         "notes": run.notes}))
     run.finish()
 """
-
-
-@pytest.fixture
-def gateway(shared_server: Server, tmp_path: Path) -> Iterator[Gateway]:
-    with gateway_to(shared_server.url, tmp_path, "--no-auth") as gateway:
-        yield gateway
 
 
 @pytest.fixture(params=VERSIONS)

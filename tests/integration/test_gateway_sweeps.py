@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from support.agents import agent_command
 from support.checks import check_promises
-from support.gateways import Gateway, Started, Workplace, gateway_to, workplace
-from support.servers import Server
+from support.gateways import Gateway, Started, Workplace, workplace
 from support.waiting import wait_until
 from support.wandb_sdks import NEWEST, VERSIONS, wandb_sdk
 
@@ -54,12 +53,6 @@ SWEEP = """\
     parameters: {x: {values: [1, 2, 3]}}
     lease: {duration: 15}
 """
-
-
-@pytest.fixture
-def gateway(shared_server: Server, tmp_path: Path) -> Iterator[Gateway]:
-    with gateway_to(shared_server.url, tmp_path, "--no-auth") as gateway:
-        yield gateway
 
 
 @pytest.fixture(params=VERSIONS)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import Any
 
 from resweep_scheduler.cli.main import run as run_command
 from support.agents import AgentProcess, agent_command, thaw
+
+Say = Callable[..., str]
+"""A `resweep` command line in this process, word by word, to its stdout."""
 
 LIMIT = 60.0
 """Seconds that no command of these tests may take."""
