@@ -54,7 +54,7 @@ def test_prefix_of_a_project_is_one_hash_tag() -> None:
 # Names.
 
 
-@pytest.mark.parametrize("text", ["a", "run-1", "Übung 7", "x" * 128, new_id(), "a.b", "..."])
+@pytest.mark.parametrize("text", ["a", "run-1", "Übung 7", "x" * 128, pytest.param(new_id(), id="new"), "a.b", "..."])
 def test_run_ids_as_in_wandb(text: str) -> None:
     """What W&B takes is taken."""
     assert validate_run_id(text) == text
