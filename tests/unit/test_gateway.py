@@ -369,10 +369,10 @@ def test_unknown_operations_are_named_and_logged_once(base: Store, caplog: pytes
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
-        (gzip.compress(b" " * (MAX_BODY + 1)), {"content-encoding": "gzip"}, 413),
+        (gzip.compress(b" " * (MAX_BODY + 1), mtime=0), {"content-encoding": "gzip"}, 413),
         (b"x" * (MAX_BODY + 1), {}, 413),
         (b"no gzip", {"content-encoding": "gzip"}, 400),
-        (gzip.compress(b"{}")[:-4], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}", mtime=0)[:-4], {"content-encoding": "gzip"}, 400),
         (b"{}", {"content-encoding": "br"}, 415),
         (b"[]", {}, 400),
         (b"[" * 100_000, {}, 400),
