@@ -109,5 +109,5 @@ def test_a_daemon_left_behind_fails_the_test_and_is_killed(tmp_path: Path) -> No
 
 def test_the_environment_of_tests_is_clean(short_tmp: Path) -> None:
     settings = {name: value for name, value in os.environ.items() if name.startswith(("RESWEEP_", "WANDB_"))}
-    assert settings == {"RESWEEP_HOME": str(short_tmp / "home")}
+    assert settings == {"RESWEEP_HOME": str(short_tmp / "home"), "RESWEEP_NOTICE": "none"}
     assert "REDIS_URL" not in os.environ
