@@ -136,6 +136,28 @@ def test_an_agent_whose_time_is_over_requeues_itself(tmp_path: Path, server: Ser
         assert play.printed(job).count("job-requeued") == 1
 
 
+def test_an_agent_that_knows_the_end_of_its_job_needs_no_signal(tmp_path: Path, server: Server, cluster: Slurm) -> None:
+    """In a job of a minute the notice comes after half of it, and the agent requeues the job."""
+    training = Training(tmp_path / "trace", steps=6, gate_step=3, mark="sigterm")
+    with play_on(cluster, tmp_path, server.url, training, points=1) as play:
+        agent = f"exec {agent_command()[0]} {play.scene.sweep_id} --dir {tmp_path}/runs --slurm-requeue"
+        environment = {**play.scene.agents.environment, "RESWEEP_URL": server.url, "RESWEEP_NOTICE": "slurm"}
+        job = cluster.submit(f"#!/bin/bash\n{agent}\n", "--time=1", "--requeue", environment=environment)
+        play.scene.wait_at_gate()
+        (notice,) = play.scene.wait_for_event("notice")
+        assert (notice.data["source"], notice.data["detail"]) == ("slurm", "time limit")
+        assert 0 < notice.data["lead_ms"] <= 31_000
+        (event,) = play.scene.wait_for_event("preempted")
+        assert event.data["reason"] == "notice: slurm time limit"
+        cluster.wait_for_jobs(job, "PENDING")
+        cluster.limit(job, 30)
+        training.open_gate()
+        play.scene.wait_for_end()
+        assert cluster.restarts(job) == 1
+        cluster.wait_for_end(job)
+        play.check(attempts=[2])
+
+
 def test_an_agent_that_is_warned_of_a_preemption_is_requeued_once(
     tmp_path: Path, server: Server, short_tmp: Path
 ) -> None:
