@@ -36,7 +36,8 @@ def aws() -> Iterator[tuple[FakeAws, Aws]]:
 
 
 @pytest.fixture
-def gcp() -> Iterator[tuple[FakeGcp, Gcp]]:
+def gcp(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeGcp, Gcp]]:
+    monkeypatch.setattr("resweep_agent.notices.gcp.WAIT", 1)
     with serving(fake := FakeGcp()) as address:
         yield fake, Gcp({"GCE_METADATA_HOST": address})
 
