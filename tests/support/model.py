@@ -306,7 +306,7 @@ class Model:
         before = run.state
         if lost:
             run.before_lapse = run.counts
-        run.state = self._retried(run, self._after(run, request))
+        run.state = self._retried(run, self._after(run, request), request)
         run.lapsed, run.was_preempting = lost, lost and before is RunState.PREEMPTING
         run.pruned = run.pruned and run.state is RunState.KILLED
         first = lost and not run.confirmed
@@ -337,13 +337,18 @@ class Model:
             return RunState.PREEMPTED
         return RunState.FAILED if request is not None and request.exit_code is not None else RunState.CRASHED
 
-    def _retried(self, run: ModelRun, state: RunState) -> RunState:
+    def _retried(self, run: ModelRun, state: RunState, request: EndRequest | None) -> RunState:
         """Runs that never get on fail, failures that may be tried again are."""
         failures, crashes = self.retries
         if state is RunState.PREEMPTED and run.confirmed:
             progressed = run.step is not None and (run.claim_step is None or run.step > run.claim_step)
-            run.fruitless = 0 if progressed else run.fruitless + 1
-            return RunState.FAILED if run.fruitless >= self.limit else state
+            by_machine = request is None or request.preempted
+            if progressed:
+                run.fruitless = 0
+            elif not (by_machine and run.seq):
+                run.fruitless += 1
+                return RunState.FAILED if run.fruitless >= self.limit else state
+            return state
         if state is RunState.FAILED and run.failures_retried < failures:
             run.failures_retried += 1
             return RunState.PREEMPTED

@@ -91,20 +91,59 @@ def test_retry_by_hand_gives_the_policy_a_new_start(store: Store) -> None:
 
 
 def test_run_without_progress_fails_after_three_attempts(store: Store) -> None:
-    """A run that is preempted three times in a row without a new step fails, and says why."""
+    """A script that marks itself and ends three times in a row without a new step fails, and the run says why."""
     agent = begin_last_run(store)
     agent.log(0, 1)
-    assert agent.end(1, preempted=True).state is RunState.PREEMPTED  # this one made progress
+    agent.mark()
+    assert agent.end(1).state is RunState.PREEMPTED  # this one made progress
     for _ in range(2):
         agent.take()
-        assert agent.end(1, preempted=True).state is RunState.PREEMPTED
+        agent.mark()
+        assert agent.end(1).state is RunState.PREEMPTED
     agent.take()
     agent.log(0, 1)  # the same steps once more are no progress
-    answer = agent.end(1, preempted=True)
+    agent.mark()
+    answer = agent.end(1)
     assert answer.state is RunState.FAILED
     assert answer.reason == "preempted 3 times in a row without a new step (preemption.max_attempts_without_progress)"
     assert store.sweep(SWEEP).state is SweepState.FINISHED
     check_promises(store, SWEEP)
+
+
+def _end_by_machine(store: Store, clock: Clock, agent: Agent, how: str) -> RunState:
+    if how == "lost":
+        return lose_lease(store, clock).state
+    state = agent.end(1, preempted=True).state
+    assert state is not None
+    return state
+
+
+@pytest.mark.parametrize("how", ["lost", "noticed"])
+def test_machines_that_go_before_a_new_step_are_not_held_against_a_run(store: Store, clock: Clock, how: str) -> None:
+    """Machines that live shorter than it is from one checkpoint to the next are no fault of a script that works."""
+    agent = begin_last_run(store, preemptible=True, max_attempts_without_progress=2)
+    for _ in range(5):
+        agent.log(0, 1)
+        assert _end_by_machine(store, clock, agent, how) is RunState.PREEMPTED
+        agent.take()
+    # They do not excuse the script either: what it does itself is counted on.
+    agent.mark()
+    assert agent.end(1).state is RunState.PREEMPTED
+    agent.take()
+    agent.log(0)
+    assert _end_by_machine(store, clock, agent, how) is RunState.PREEMPTED
+    agent.take()
+    agent.mark()
+    assert agent.end(1).state is RunState.FAILED
+
+
+@pytest.mark.parametrize("how", ["lost", "noticed"])
+def test_attempts_that_log_nothing_are_counted_whoever_ended_them(store: Store, clock: Clock, how: str) -> None:
+    """A script that takes its machine down with it before it has done anything does so for ever."""
+    agent = begin_last_run(store, preemptible=True, max_attempts_without_progress=2)
+    assert _end_by_machine(store, clock, agent, how) is RunState.PREEMPTED
+    agent.take()
+    assert _end_by_machine(store, clock, agent, how) is RunState.FAILED
 
 
 def test_progress_starts_the_count_again(store: Store) -> None:

@@ -18,12 +18,19 @@ local function state_after(run, ending)
   return 'crashed'
 end
 
--- Preempted again and again without a new step: the fault is the script's, not the machine's.
-local function count_fruitless(rid, run, limit)
+-- Preempted again and again without a new step: the fault is the script's. What its machine ended (there was a notice,
+-- or nobody reported an end) is held against the script only if it did not log anything at all.
+local function count_fruitless(rid, run, ending, limit)
   if run.confirmed ~= '1' then return 0 end
-  local fruitless = progressed(run) and 0 or (tonumber(run.fruitless) or 0) + 1
+  local before = tonumber(run.fruitless) or 0
+  local fruitless = before + 1
+  if progressed(run) then
+    fruitless = 0
+  elseif (ending.lost or ending.preempted) and (tonumber(run.seq) or 0) > 0 then
+    fruitless = before
+  end
   redis.call('HSET', run_key(rid), 'fruitless', int(fruitless))
-  return limit > 0 and fruitless >= limit and fruitless or 0
+  return limit > 0 and fruitless > before and fruitless >= limit and fruitless or 0
 end
 
 local function retry_allowed(rid, run, state)
@@ -49,7 +56,7 @@ local function finish_attempt(rid, run, ending)
   local failure = after
   if after == 'preempted' then
     local limit = tonumber(redis.call('HGET', sweep_key(sid), 'max_fruitless') or 0)
-    local fruitless = count_fruitless(rid, run, limit)
+    local fruitless = count_fruitless(rid, run, ending, limit)
     if fruitless > 0 then
       after = 'failed'
       reason = 'preempted ' .. int(fruitless) .. ' times in a row without a new step (preemption.max_attempts_without_progress)'
