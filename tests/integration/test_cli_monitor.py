@@ -75,6 +75,20 @@ def test_a_notice_is_told_with_the_time_that_is_left(told: Story) -> None:
     ]
 
 
+def test_a_checkpoint_that_cannot_be_used_is_told(told: Story) -> None:
+    monitor = Monitor(told.store, told.sweep_id)
+    token = told.claim().token
+    told.store.commit_checkpoint(token, path="a", step=3)
+    told.store.commit_checkpoint(token, path="b", step=5, after=1)
+    told.store.fall_back(token, lost="b", path="a", reason="its digest is wrong")
+    told.store.fall_back(token, lost="a", path=None, reason="it is missing")
+    lines = [story(event, monitor) for event in monitor.step(1.0) if event.kind == "fallback"]
+    assert [line.plain.split(maxsplit=3)[3] for line in lines if line is not None] == [
+        "checkpoint of step 5 cannot be used, goes on from that of step 3 (its digest is wrong)",
+        "checkpoint of step 3 cannot be used, no older one is left (it is missing)",
+    ]
+
+
 def test_a_run_that_logs_is_read_again_without_an_event(told: Story) -> None:
     claimed = told.claim()
     monitor = Monitor(told.store, told.sweep_id)

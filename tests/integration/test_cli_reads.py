@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
@@ -97,6 +98,11 @@ def test_show_says_of_an_agent_that_was_killed_that_it_is_silent(
     story = Story(shared_server.url, GRID + "lease: {duration: 1}\n", lease_ms=1000)
     assert "box-0  waits" in say("show", story.sweep_id)
     wait_until(lambda: "box-0  silent" in say("show", story.sweep_id), timeout=20, description="more than a lease")
+    for number in range(1, 6):
+        story.store.register(story.sweep_id, agent=f"box-{number}", session="s", host="box", pid=number)
+    shown = functools.partial(say, "show", story.sweep_id)
+    wait_until(lambda: "and 3 more that took no leave" in shown(), timeout=20, description="all to be silent")
+    assert shown().count("silent") == 3
 
 
 def test_runs_has_the_promised_fields(story: Story, told: dict[str, str], say: Say) -> None:

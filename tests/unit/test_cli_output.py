@@ -13,6 +13,7 @@ from resweep_scheduler.cli import render
 from resweep_scheduler.cli.logs import csv_text
 from resweep_scheduler.cli.objects import flatten, to_json
 from resweep_scheduler.cli.progress import expected_runs, measure
+from resweep_scheduler.cli.runs import event_detail
 from resweep_scheduler.store import RunState, SweepState
 
 VALUES = st.recursive(
@@ -121,3 +122,10 @@ def test_what_cannot_be_told_is_none() -> None:
 
 def test_the_smaller_of_size_and_cap_counts() -> None:
     assert [expected_runs(*pair) for pair in ((None, None), (9, None), (None, 4), (9, 4))] == [None, 9, 4, 4]
+
+
+def test_what_an_event_does_not_say_is_not_shown() -> None:
+    assert event_detail({"reason": "", "exit_code": 0, "step": None, "detail": {"a": False}}) == (
+        "exit_code=0 step=null detail.a=false"
+    )
+    assert event_detail(None) == ""

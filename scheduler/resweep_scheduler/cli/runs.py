@@ -224,12 +224,14 @@ def run_command(settings: Settings, run: str, as_json: bool) -> None:
 
 
 def event_detail(data: object) -> str:
-    """The data of an event as `name=value` pairs."""
+    """The data of an event as `name=value` pairs; empty texts tell nothing."""
     from collections.abc import Mapping
 
     from resweep_scheduler.cli.render import params_text
 
-    return params_text(data) if isinstance(data, Mapping) else ""
+    return (
+        params_text({name: value for name, value in data.items() if value != ""}) if isinstance(data, Mapping) else ""
+    )
 
 
 def _print_run(store: Store, run: Run, cost: RunCost) -> None:

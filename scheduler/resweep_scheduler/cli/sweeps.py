@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOT_YET = "not yet run"
 SHOWN_BANDS = 4
+SHOWN_SILENT = 3
 
 
 @command("ls", "resweep ls", "resweep ls --project digits", "resweep ls --state running --json | jq -r '.[].id'")
@@ -203,14 +204,22 @@ def _stopping_text(rule: StoppingRule, runs: list[Run]) -> str:
 def _agents_text(store: Store, sweep: Sweep, now: int, *, lease_ms: int) -> str:
     from resweep_scheduler.cli import render
 
-    def does(agent: AgentRecord) -> str:
+    def is_silent(agent: AgentRecord) -> bool:
         # An agent that was killed cannot take leave; who waits is heard more often than a lease lasts.
-        return agent.run_id or ("silent" if now - agent.last_seen > lease_ms else "waits")
+        return not agent.run_id and now - agent.last_seen > lease_ms
 
+    agents = store.agents(sweep.sweep_id)
+    heard = [agent for agent in agents if not is_silent(agent)]
+    silent = sorted((agent for agent in agents if is_silent(agent)), key=lambda agent: agent.last_seen, reverse=True)
     lines = [
-        f"{agent.agent}  {does(agent)}  seen {render.ago(agent.last_seen, now)}"
-        for agent in store.agents(sweep.sweep_id)
+        f"{agent.agent}  {agent.run_id or does}  seen {render.ago(agent.last_seen, now)}"
+        for does, some in (("waits", heard), ("silent", silent[:SHOWN_SILENT]))
+        for agent in some
     ]
+    if more := silent[SHOWN_SILENT:]:
+        lines.append(
+            f"and {len(more)} more that took no leave, last seen {render.ago(more[0].last_seen, now)} or before"
+        )
     nobody = "none" if sweep.state.is_over else f"none (start one: sweep-agent {sweep.sweep_id})"
     return "\n".join(lines) or nobody
 

@@ -29,6 +29,7 @@ STORIES = {
     "preempting": RunState.PREEMPTING,
     "preempted": RunState.PREEMPTED,
     "retried": RunState.PREEMPTED,
+    "fallback": RunState.RUNNING,
     "finished": RunState.FINISHED,
     "failed": RunState.FAILED,
     "crashed": RunState.CRASHED,
@@ -124,6 +125,8 @@ def _details(event: Event, monitor: Monitor) -> str:
     if event.kind in ("claimed", "adopted"):
         resumed = f"attempt {event.attempt} " if (event.attempt or 1) > 1 else ""
         return f"{resumed}on {event.agent}  {render.params_text(run.params)}"
+    if event.kind == "fallback":
+        return _fallback(event)
     parts = []
     if event.kind == "finished" and run.metric is not None:
         parts.append(f"{monitor.sweep.metric_name} {render.number(run.metric)}")
@@ -136,6 +139,17 @@ def _details(event: Event, monitor: Monitor) -> str:
     if event.kind not in ("preempting", "preempted", "retried") and monitor.planned:
         parts.append(f"[{monitor.progress().done}/{monitor.planned}]")
     return "  ".join(parts)
+
+
+def _fallback(event: Event) -> str:
+    """Which checkpoint cannot be used, and which one the run goes on from."""
+
+    def of(step: object) -> str:
+        return "" if step is None else f" of step {step}"
+
+    older = event.data.get("step")
+    instead = f"goes on from that{of(older)}" if older is not None else "no older one is left"
+    return f"checkpoint{of(event.data.get('lost'))} cannot be used, {instead} ({event.data.get('reason')})"
 
 
 def _lead(event: Event) -> str:
