@@ -1,4 +1,4 @@
-"""The helpers for frameworks: against the frameworks where they are installed, else against their documented protocol.
+"""The helpers for frameworks against their documented protocol; test_sdk_frameworks.py has those that are installed.
 
 A fake stands for a framework only as far as its documentation goes: what the helper calls, and when it is called.
 """
@@ -229,72 +229,6 @@ def test_keras_logs_and_saves_each_epoch(store: Store, monkeypatch: pytest.Monke
         path = run.restore_checkpoint()
         assert path is not None
         assert (path.name, path.read_text(), run.step) == ("model.keras", ".keras", 3)
-
-
-@pytest.mark.filterwarnings("default")
-def test_real_torch_goes_on_where_it_stood(store: Store) -> None:
-    torch = pytest.importorskip("torch")
-    from resweep.integrations.torch import restore_state, save_state
-
-    def parts() -> dict[str, Any]:
-        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1))
-        optimizer = torch.optim.AdamW(model.parameters())
-        return {
-            "model": model,
-            "optimizer": optimizer,
-            "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5),
-        }
-
-    def train(model: Any, optimizer: Any, scheduler: Any, steps: int) -> list[float]:
-        losses = []
-        for _ in range(steps):
-            loss = model(torch.rand(8, 3)).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
-        return losses
-
-    with resweep.init(id="r1") as run:
-        first = parts()
-        train(**first, steps=3)
-        save_state(run, step=2, **first, best=0.1)
-        expected = train(**first, steps=3)
-    with resweep.init(id="r1", resume="allow") as run:
-        second = parts()
-        assert restore_state(run, **second) == {"best": 0.1}
-        assert train(**second, steps=3) == expected
-
-
-@pytest.mark.filterwarnings("default")
-def test_real_keras_goes_on_with_its_whole_model(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    np = pytest.importorskip("numpy")
-    keras = pytest.importorskip("keras")
-    if keras.backend.backend() == "numpy":
-        pytest.skip("Keras cannot train with its backend numpy")
-    from resweep.integrations.keras import ResweepCheckpoint
-
-    x, y = np.random.rand(16, 3), np.random.rand(16, 1)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile(optimizer="adam", loss="mse")
-    with resweep.init(id="r1") as run:
-        model.fit(x, y, epochs=2, verbose=0, callbacks=[ResweepCheckpoint(run)])
-    with resweep.init(id="r1", resume="allow") as run:
-        again = keras.saving.load_model(run.restore_checkpoint())
-        assert np.allclose(again.predict(x, verbose=0), model.predict(x, verbose=0))
-        assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
-        again.fit(x, y, epochs=4, initial_epoch=run.step, verbose=0, callbacks=[ResweepCheckpoint(run)])
-    assert [row.step for row in store.history("r1")] == [0, 1, 2, 3]
-
-
-@pytest.mark.filterwarnings("default")
-def test_the_real_callbacks_have_the_hooks_that_are_used() -> None:
-    transformers = pytest.importorskip("transformers")
-    from resweep.integrations.huggingface import ResweepCallback
-
-    assert issubclass(ResweepCallback, transformers.TrainerCallback)
-    assert {"on_log", "on_save"} <= set(dir(transformers.TrainerCallback))
 
 
 def test_no_helper_is_loaded_by_resweep_itself() -> None:
