@@ -61,3 +61,28 @@ def test_the_real_client_with_a_key(desk: Desk, tmp_path: Path) -> None:
         with closing(HttpSender(gateway.url)) as sender, pytest.raises(WireError, match="a key is needed"):
             Wire(sender).begin("b")
     assert [row["v"] for row in desk.history("p/a")] == [1]
+
+
+def test_start_runs_scripts_that_log_to_wandb(desk: Desk) -> None:
+    """One command for a script that knows nothing but `import wandb`: nothing else is set, no key is made."""
+    desk.write(
+        "train.py", 'import wandb\nwith wandb.init() as run:\n    run.log({"loss": run.config["x"], "id": run.id})\n'
+    )
+    config = {
+        "program": "train.py",
+        "command": [wandb_sdk(NEWEST).python, "${program}"],
+        "method": "grid",
+        "metric": {"name": "loss"},
+        "parameters": {"x": {"values": [2, 1]}},
+    }
+    desk.write("sweep.yaml", json.dumps(config))
+    printed = desk.resweep("start", "sweep.yaml", "--agents", "2", "--wandb").out
+    (sweep,) = json.loads(desk.resweep("ls", "--json").out)
+    assert sweep["state"] == "finished", printed
+    runs = json.loads(desk.resweep("runs", sweep["id"], "--json").out)
+    assert [(run["state"], run["attempt"], run["summary"]["loss"]) for run in runs] == [
+        ("finished", 1, 2),
+        ("finished", 1, 1),
+    ], printed
+    for run in runs:
+        assert [(row["loss"], row["id"]) for row in desk.history(run["id"])] == [(run["params"]["x"], run["id"])]
