@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.desk import Done
 from support.gateways import Gateway, Workplace, workplace
 from support.wandb_sdks import NEWEST, VERSIONS, wandb_sdk
 
@@ -18,7 +19,7 @@ SCRIPT = """\
     import json, sys
     import wandb
 
-    arguments = json.loads(sys.argv[1])
+    arguments = json.loads(sys.argv[1]) if sys.argv[1:] else {"project": "p"}
     try:
         run = wandb.init(**arguments)
     except wandb.errors.UsageError as error:
@@ -32,6 +33,13 @@ SCRIPT = """\
         "notes": run.notes}))
     run.finish()
 """
+
+RUN_EXPERIMENT = """\
+    # run_experiment.sh
+    RUN_ID="$1"
+    WANDB_RESUME=allow WANDB_RUN_ID="$RUN_ID" python eval.py
+"""
+"""As W&B's page on resuming has it."""
 
 
 @pytest.fixture(params=VERSIONS)
@@ -55,10 +63,13 @@ def newest(gateway: Gateway, tmp_path: Path) -> Iterator[Workplace]:
         yield place
 
 
-def train(place: Workplace, *, code: int = 0, env: dict[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
+def train(place: Workplace, *, code: int = 0, **arguments: Any) -> dict[str, Any]:
     """What the script says of its run, or of the error."""
-    out = place.python("train.py", json.dumps({"project": "p", **arguments}), env=env, code=code).out
-    found: dict[str, Any] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    return said(place.python("train.py", json.dumps({"project": "p", **arguments}), code=code))
+
+
+def said(done: Done) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(next(line for line in done.out.splitlines() if line.startswith("{")))
     return found
 
 
@@ -76,7 +87,9 @@ def test_table_of_resuming(place: Workplace, store: Store) -> None:
     assert (second["resumed"], second["start"], second["config"]) == (True, 3, {"lr": 0.1, "bs": 32})
     # 0.19 does not ask for the notes; they stay with the run all the same.
     assert (second["tags"], second["notes"]) == (["a"], "first" if place.sdk.number >= (0, 20) else None)
-    third = train(place, env={"WANDB_RUN_ID": "akj172", "WANDB_RESUME": "allow"})
+    place.write("eval.py", SCRIPT)
+    place.write("run_experiment.sh", RUN_EXPERIMENT)
+    third = said(place.call("sh", "run_experiment.sh", "akj172"))
     assert (third["id"], third["resumed"], third["start"]) == ("akj172", True, 6)
     assert steps(store, "akj172") == list(range(9))
     run = store.run("akj172")
@@ -117,14 +130,14 @@ def test_exit_codes(newest: Workplace, store: Store, ending: str, code: int) -> 
     assert (run.summary["loss"], run.group) == ({"min": 1}, "g")
 
 
-def test_resume_auto_goes_on_after_a_crash_in_the_same_folder(newest: Workplace, store: Store) -> None:
+def test_resume_auto_goes_on_after_a_crash_in_the_same_folder(place: Workplace, store: Store) -> None:
     """The client remembers the run of a process that was killed."""
-    newest.write("crash.py", SCRIPT.replace("run.finish()", "import os, time\n    time.sleep(3)\n    os._exit(9)"))
+    place.write("crash.py", SCRIPT.replace("run.finish()", "import os, time\n    time.sleep(3)\n    os._exit(9)"))
     arguments = json.dumps({"project": "p", "resume": "auto"})
-    newest.python("crash.py", arguments, code=9)
+    place.python("crash.py", arguments, code=9)
     (lost,) = store.project_runs()
     assert lost.state is RunState.RUNNING
-    again = train(newest, resume="auto")
+    again = train(place, resume="auto")
     assert (again["id"], again["resumed"], again["start"]) == (lost.run_id, True, 3)
     assert steps(store, lost.run_id) == list(range(6))
     assert store.run(lost.run_id).state is RunState.FINISHED
