@@ -2,8 +2,9 @@
 
 Lean clients, which send what the real one sends without its processes and timers, post file_stream and heartbeats as
 fast as they are answered; the baseline is the same writes straight to the store, from as many threads. Then 200 clients
-log at once, each with a connection of its own, and every row is counted. At last the real client begins and finishes
-runs, against the gateway and with WANDB_MODE=offline in turn; a process of its own for each, timed inside.
+log at once, each with a connection of its own, and every row is counted; and 200 runs of the real client, in a few
+processes, because so many processes do not fit into a small machine. At last the real client begins and finishes runs,
+against the gateway and with WANDB_MODE=offline in turn; a process of its own for each, timed inside.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import harness
 from harness import Figure, Report, Server, Spread
 
-from resweep_scheduler.store import Scope, Store, open_store
+from resweep_scheduler.store import RunState, Scope, Store, open_store
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))  # for support/, where the lean client is
 
@@ -44,6 +45,32 @@ begun = time.perf_counter()
 run.log({"loss": 1.0})
 run.finish()
 print("TOOK", begun - imported, time.perf_counter() - begun)
+"""
+CROWD_PROCESSES = 4
+CROWD_SCRIPT = """
+import sys, threading, time
+from pathlib import Path
+import wandb
+
+first, count, rows = map(int, sys.argv[1:4])
+settings = wandb.Settings(console="off", silent=True)
+runs = [
+    wandb.init(project="bench", id=f"real{first + number}", reinit="create_new", settings=settings)
+    for number in range(count)
+]
+Path(f"begun-{first}").touch()
+while not Path("go").exists():
+    time.sleep(0.05)
+for row in range(rows):
+    end = time.monotonic() + 1
+    for run in runs:
+        run.log({"loss": 1 / (row + 1)})
+    time.sleep(max(0.0, end - time.monotonic()))
+finishing = [threading.Thread(target=run.finish) for run in runs]
+for thread in finishing:
+    thread.start()
+for thread in finishing:
+    thread.join()
 """
 
 
@@ -231,6 +258,49 @@ def measure_crowd(report: Report, server: Server, url: str, pid: int, *, seconds
     ]  # fmt: skip
 
 
+def measure_real_crowd(report: Report, server: Server, url: str, folder: Path, *, rows: int) -> None:
+    """The rows of 200 runs of the real client that log once a second, all at the same time."""
+    harness.say(f"gateway: {CLIENTS} runs of wandb {NEWEST} at once")
+    install(NEWEST)
+    script = folder / "crowd.py"
+    script.write_text(CROWD_SCRIPT)
+    each = CLIENTS // CROWD_PROCESSES
+    processes = [
+        subprocess.Popen(
+            [str(FOLDER / f"wandb-{NEWEST}" / "bin" / "python"), str(script), str(first), str(each), str(rows)],
+            cwd=folder, env=sdk_environment(url, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for first in range(0, CLIENTS, each)
+    ]  # fmt: skip
+    try:
+        deadline = time.monotonic() + 600
+        while len(list(folder.glob("begun-*"))) < CROWD_PROCESSES:
+            if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+                raise RuntimeError("the clients do not begin their runs")
+            time.sleep(0.1)
+        (folder / "go").touch()
+        codes = [process.wait(600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    store = open_store(server.url, SCOPE, timeout=30)
+    ids = [f"real{index}" for index in range(CLIENTS)]
+    lost = sum(count_missing(store, run_id, rows) for run_id in ids)
+    ended = sum(store.run(run_id).state is RunState.FINISHED for run_id in ids)
+    store.client.close()
+    good = not any(codes) and ended == CLIENTS
+    report.figures += [
+        Figure(f"rows of wandb {NEWEST} lost or doubled, of {CLIENTS * rows:,}", "rows", Spread.of([lost]), target="0",
+               met=lost == 0),
+        Figure(f"runs of wandb {NEWEST} that finished", "runs", Spread.of([ended]), target=str(CLIENTS), met=good),
+    ]  # fmt: skip
+
+
+def sdk_environment(url: str, folder: Path) -> dict[str, str]:
+    online = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "WANDB_ERROR_REPORTING": "false"}
+    return {**os.environ, **online, "HOME": str(folder), "WANDB_SILENT": "true"}
+
+
 def count_missing(store: Store, run_id: str, expected: int) -> int:
     """How many rows are missing or there twice."""
     steps = [row.step for row in store.history(run_id)]
@@ -252,12 +322,11 @@ def measure_sdk(report: Report, url: str, folder: Path, *, rounds: int) -> None:
     python = str(FOLDER / f"wandb-{NEWEST}" / "bin" / "python")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    online = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "WANDB_ERROR_REPORTING": "false"}
     took: dict[str, tuple[list[float], list[float]]] = {"online": ([], []), "offline": ([], [])}
     for number in range(rounds):
         harness.say(f"gateway: wandb {NEWEST}, {number + 1} of {rounds}")
         for mode, parts in took.items():
-            environment = {**os.environ, **online, "HOME": str(folder), "WANDB_MODE": mode, "WANDB_SILENT": "true"}
+            environment = {**sdk_environment(url, folder), "WANDB_MODE": mode}
             printed = subprocess.run(
                 [python, str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=True
             ).stdout
@@ -281,6 +350,7 @@ def measure(quick: bool) -> Report:
         folder = Path(text)
         with gateway(server, folder) as (url, pid):
             measure_crowd(report, server, url, pid, seconds=3 if quick else 20)
+            measure_real_crowd(report, server, url, folder, rows=3 if quick else 20)
             measure_requests(report, server, url, rounds=1 if quick else 5, seconds=1 if quick else 4)
             measure_sdk(report, url, folder, rounds=1 if quick else 5)
     report.remarks.append("one gateway process, Redis with appendfsync always, clients on the same machine")
