@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import processes
+from support.children import HELPERS
 from support.servers import PORTS, Server, free_port, private_server, require
 from support.waiting import wait_until
 
@@ -111,3 +113,24 @@ def test_the_environment_of_tests_is_clean(short_tmp: Path) -> None:
     settings = {name: value for name, value in os.environ.items() if name.startswith(("RESWEEP_", "WANDB_"))}
     assert settings == {"RESWEEP_HOME": str(short_tmp / "home"), "RESWEEP_NOTICE": "none"}
     assert "REDIS_URL" not in os.environ
+
+
+TOLD_TWICE = (
+    HELPERS
+    + """
+rename = Path.rename
+
+def interrupted(self, target):
+    Path.rename = rename
+    trace("told", count=2)
+    return rename(self, target)
+
+Path.rename = interrupted
+trace("told", count=1)
+"""
+)
+
+
+def test_a_child_may_be_interrupted_by_a_signal_whose_handler_tells_the_same(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", TOLD_TWICE], cwd=tmp_path, check=True, timeout=30)
+    assert json.loads((tmp_path / "told.json").read_text())["count"] == 1

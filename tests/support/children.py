@@ -22,7 +22,8 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 def trace(name, **facts):
-    part = Path(f".{name}.{os.getpid()}")
+    # A signal may come in the middle, whose handler tells the same.
+    part = Path(f".{name}.{os.getpid()}.{time.monotonic_ns()}")
     part.write_text(json.dumps({"pid": os.getpid(), **facts}))
     part.rename(f"{name}.json")
 
