@@ -16,7 +16,7 @@ from resweep_scheduler.config import OptunaPruner, SweepConfig
 from resweep_scheduler.store import ClaimToken, RunCurve, Store, StoreError
 
 if TYPE_CHECKING:
-    from resweep_scheduler.stopping.pruners import PrunerJudge
+    from resweep_scheduler.stopping.pruners import PrunerJudge, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Pruner:
         self._judge: PrunerJudge | None = None
         self._curves: dict[str, RunCurve] = {}
         self._kept: dict[ClaimToken, int] = {}  # how many values were looked at
+        self._untold: dict[ClaimToken, Verdict] = {}  # found weak, and Redis has not answered: no pruner says it twice
         self._changed = threading.Condition()
         self._stopping = False
         self._failed = False
@@ -77,6 +78,7 @@ class Pruner:
             kept = dict(self._kept)
         lengths = self._store.curve_lengths([token.run_id for token in kept])
         grown = {token: length for (token, seen), length in zip(kept.items(), lengths, strict=True) if length != seen}
+        self._untold = {token: verdict for token, verdict in self._untold.items() if token in kept}
         if not grown:
             return
         if self._judge is None:
@@ -88,7 +90,9 @@ class Pruner:
                 self._decide(token, self._judge, self._curves[token.run_id])
 
     def _decide(self, token: ClaimToken, judge: PrunerJudge, run: RunCurve) -> None:
-        verdict = judge.decide(run.index, token.attempt)
+        verdict = self._untold.get(token) or judge.decide(run.index, token.attempt)
+        if verdict.weak:
+            self._untold[token] = verdict
         if verdict.weak or verdict.notes != run.notes:
             self._store.prune_run(
                 token,
@@ -97,6 +101,7 @@ class Pruner:
                 data={"rule": judge.name, "value": run.points[verdict.iteration - 1].value} if verdict.weak else None,
                 notes=verdict.notes,
             )
+        self._untold.pop(token, None)
         with self._changed:
             if token in self._kept:
                 self._kept[token] = len(run.points)

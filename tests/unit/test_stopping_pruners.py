@@ -6,6 +6,7 @@ import random
 import threading
 import warnings
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -18,7 +19,7 @@ from resweep_agent.pruning import Pruner, make_pruner
 from resweep_scheduler.config import OptunaPruner, parse_sweep
 from resweep_scheduler.config.pruners import make_pruner as make_optuna_pruner
 from resweep_scheduler.stopping.pruners import PrunerJudge
-from resweep_scheduler.store import RunState, Store
+from resweep_scheduler.store import RunState, Store, StoreError
 
 PRUNERS: dict[str, dict[str, Any]] = {
     "median": {"n_startup_trials": 2},
@@ -106,6 +107,25 @@ def test_resumed_run_is_judged_by_what_it_logs_again(store: Store) -> None:
     again.step()
     assert stopped(store) == ["run0"]
     second.end(0)
+
+
+def test_a_stop_that_redis_did_not_take_is_said_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pruner notes what it has decided at a rung, and does not find the run weak there a second time."""
+    strong, weak = agents_of(store, 2, RULE)
+    pruner = Pruner(store, sweep_id=SWEEP, make_judge=lambda: judge_of("successive_halving", "minimize"))
+    pruner.keep(strong.run.token)
+    pruner.keep(weak.run.token)
+    strong.log_values(1.0, 1.0)
+    pruner.step()
+    weak.log_values(9.0, 9.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "prune_run", Mock(side_effect=StoreError("Redis is away")))
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                pruner.step()
+    assert stopped(store) == []
+    pruner.step()
+    assert stopped(store) == ["run1"]
 
 
 def test_notes_of_values_that_were_taken_back_do_not_count(store: Store) -> None:
