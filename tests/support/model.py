@@ -25,7 +25,7 @@ from support.stopping import Curve, hyperband_stops, percentile_stops
 TERMINAL = (RunState.FINISHED, RunState.FAILED, RunState.CRASHED, RunState.KILLED)
 OWNED = (RunState.RUNNING, RunState.PREEMPTING)
 HELD_BACK = ("target", "stopped")
-Counts = tuple[int, int, int]
+Counts = tuple[int, int, int, int]
 
 
 @dataclass
@@ -45,6 +45,7 @@ class ModelRun:
     rows: set[tuple[int, int]] = field(default_factory=set)  # (attempt, sequence number)
     seq: int = 0
     fruitless: int = 0
+    unlucky: int = 0
     failures_retried: int = 0
     crashes_retried: int = 0
     before_lapse: Counts | None = None
@@ -55,11 +56,11 @@ class ModelRun:
 
     @property
     def counts(self) -> Counts:
-        return self.fruitless, self.failures_retried, self.crashes_retried
+        return self.fruitless, self.unlucky, self.failures_retried, self.crashes_retried
 
     def restore_counts(self) -> None:
         if self.before_lapse is not None:
-            self.fruitless, self.failures_retried, self.crashes_retried = self.before_lapse
+            self.fruitless, self.unlucky, self.failures_retried, self.crashes_retried = self.before_lapse
             self.before_lapse = None
 
 
@@ -344,11 +345,13 @@ class Model:
             progressed = run.step is not None and (run.claim_step is None or run.step > run.claim_step)
             by_machine = request is None or request.preempted
             if progressed:
-                run.fruitless = 0
-            elif not (by_machine and run.seq):
-                run.fruitless += 1
-                return RunState.FAILED if run.fruitless >= self.limit else state
-            return state
+                run.fruitless = run.unlucky = 0
+                return state
+            if by_machine and run.seq:
+                run.unlucky += 1
+                return RunState.FAILED if run.unlucky >= 10 * self.limit else state
+            run.fruitless += 1
+            return RunState.FAILED if run.fruitless >= self.limit else state
         if state is RunState.FAILED and run.failures_retried < failures:
             run.failures_retried += 1
             return RunState.PREEMPTED
@@ -374,7 +377,7 @@ class Model:
             return
         run.state, run.stop = RunState.PREEMPTED, ""
         run.pruned, run.spared = False, run.spared or run.pruned
-        run.fruitless = run.failures_retried = run.crashes_retried = 0
+        run.fruitless = run.unlucky = run.failures_retried = run.crashes_retried = 0
         self.queue.append(run_id)
         self.reopen()
         if self.state in (SweepState.FINISHED, SweepState.CANCELED):

@@ -126,7 +126,7 @@ def test_machines_that_go_before_a_new_step_are_not_held_against_a_run(store: St
         agent.log(0, 1)
         assert _end_by_machine(store, clock, agent, how) is RunState.PREEMPTED
         agent.take()
-    # They do not excuse the script either: what it does itself is counted on.
+    # They do not excuse the script either: what it does itself is counted all the same.
     agent.mark()
     assert agent.end(1).state is RunState.PREEMPTED
     agent.take()
@@ -135,6 +135,24 @@ def test_machines_that_go_before_a_new_step_are_not_held_against_a_run(store: St
     agent.take()
     agent.mark()
     assert agent.end(1).state is RunState.FAILED
+
+
+@pytest.mark.parametrize("how", ["lost", "noticed"])
+def test_a_script_that_takes_its_machines_down_again_and_again_is_given_up(
+    store: Store, clock: Clock, how: str
+) -> None:
+    """After ten times as many attempts as a script may end itself: so much bad luck is none."""
+    agent = begin_last_run(store, preemptible=True, max_attempts_without_progress=2)
+    for number in range(20):
+        agent.log(0)
+        assert _end_by_machine(store, clock, agent, how) is RunState.PREEMPTED, number
+        agent.take()
+    agent.log(0)
+    assert _end_by_machine(store, clock, agent, how) is RunState.FAILED
+    assert store.run(RUN).reason == (
+        "preempted 20 times in a row without a new step (preemption.max_attempts_without_progress)"
+    )
+    check_promises(store, SWEEP)
 
 
 @pytest.mark.parametrize("how", ["lost", "noticed"])

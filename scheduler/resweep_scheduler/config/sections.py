@@ -29,7 +29,7 @@ class Preemption(_Section):
         signal: What the script is sent after a notice; "none": only the flag of the SDK tells it.
         grace: Seconds between that and SIGKILL.
         max_attempts_without_progress: A run preempted that often in a row without a new step becomes failed; 0 = never.
-            An attempt that logged something and was ended by its machine is not counted.
+            Attempts that logged something and were ended by their machines may be ten times as many.
     """
 
     auto: StrictBool | None = None

@@ -13,7 +13,7 @@ for _, rid in ipairs(args.run_ids) do
     -- 'lapsed' stays: an owner that is alive after all may still adopt the run while nobody took it.
     -- Whoever retries a run that was stopped early wants it to go on.
     if redis.call('HDEL', run_key(rid), 'pruned') == 1 then redis.call('HSET', run_key(rid), 'spared', '1') end
-    redis.call('HDEL', run_key(rid), 'stop', 'fruitless', 'retries_failed', 'retries_crashed')
+    redis.call('HDEL', run_key(rid), 'stop', 'fruitless', 'unlucky', 'retries_failed', 'retries_crashed')
     set_run_state(rid, run, 'preempted')
     event(args.sid, 'retried', rid, run, before, 'preempted', nil)
     enqueue(args.sid, rid)

@@ -18,19 +18,23 @@ local function state_after(run, ending)
   return 'crashed'
 end
 
--- Preempted again and again without a new step: the fault is the script's. What its machine ended (there was a notice,
--- or nobody reported an end) is held against the script only if it did not log anything at all.
+-- Attempts without a new step that their machines ended (there was a notice, or nobody reported an end) are allowed so many
+-- times the limit: bad luck, as long as something was logged, but not for ever.
+local MACHINES_MAY = 10
+
+-- Preempted again and again without a new step: the fault is the script's, not the machine's.
 local function count_fruitless(rid, run, ending, limit)
   if run.confirmed ~= '1' then return 0 end
-  local before = tonumber(run.fruitless) or 0
-  local fruitless = before + 1
   if progressed(run) then
-    fruitless = 0
-  elseif (ending.lost or ending.preempted) and (tonumber(run.seq) or 0) > 0 then
-    fruitless = before
+    redis.call('HDEL', run_key(rid), 'fruitless', 'unlucky')
+    return 0
   end
-  redis.call('HSET', run_key(rid), 'fruitless', int(fruitless))
-  return limit > 0 and fruitless > before and fruitless >= limit and fruitless or 0
+  local name, allowed = 'fruitless', limit
+  if (ending.lost or ending.preempted) and (tonumber(run.seq) or 0) > 0 then
+    name, allowed = 'unlucky', limit * MACHINES_MAY
+  end
+  local count = redis.call('HINCRBY', run_key(rid), name, 1)
+  return limit > 0 and count >= allowed and count or 0
 end
 
 local function retry_allowed(rid, run, state)

@@ -3,7 +3,7 @@
 local OWNED = { running = true, preempting = true }
 
 local function load_run(rid)
-  local names = { 'state', 'sweep', 'attempt', 'nonce', 'agent', 'step', 'claim_step', 'fruitless', 'stop', 'lapsed',
+  local names = { 'state', 'sweep', 'attempt', 'nonce', 'agent', 'step', 'claim_step', 'stop', 'lapsed',
     'preemptible', 'confirmed', 'reason', 'claimed', 'seq', 'metric', 'initialised', 'was_preempting',
     'spared', 'over' }
   local values = redis.call('HMGET', run_key(rid), unpack(names))
@@ -48,7 +48,7 @@ local function set_run_state(rid, run, after)
 end
 
 -- That an attempt is lost is an assumption: what was counted on it is taken back when its owner returns.
-local COUNTED = { 'fruitless', 'retries_failed', 'retries_crashed', 'busy_ms' }
+local COUNTED = { 'fruitless', 'unlucky', 'retries_failed', 'retries_crashed', 'busy_ms' }
 
 local function remember_counts(rid)
   local values, counts = redis.call('HMGET', run_key(rid), unpack(COUNTED)), {}
