@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resweep.notes import Notes
-from resweep.saving import Found, Saving, existing, folder_name
+from resweep.saving import Found, Saving, existing, folder_name, superseded
 from resweep.spill import Commit
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class CheckpointFolder:
         self._commit_timeout = commit_timeout
         self._channel: Channel
         self._last: Checkpoint | None = None  # what was committed before this attempt
-        self._waiting: list[Path] = []  # folders whose commit Redis does not have yet
+        self._waiting: list[Path] = []  # folders whose commit Redis does not have yet, as far as is known here
+        self._tried: set[Path] = set()  # those of them that Redis was asked to name
         self._lock = threading.RLock()  # `committed` is called by the thread that sends
 
     def begin(self, channel: Channel, committed: Checkpoint | None) -> None:
@@ -96,7 +97,11 @@ class CheckpointFolder:
 
     def is_there(self, path: str) -> bool:
         """See `Checkpoints`."""
-        return os.path.exists(path)
+        with self._lock:  # so that it is not removed between the look and the mark
+            if not os.path.exists(path):
+                return False
+            self._tried.add(Path(path).parent)
+            return True
 
     def finish(self, timeout: float) -> None:
         """Nothing is on its way."""
@@ -119,9 +124,9 @@ class CheckpointFolder:
                 target = self._free_name(step)
                 partial.rename(target)
                 self._waiting.append(target)
-                # During a long outage only the newest copies that wait are worth their room.
-                while len(self._waiting) > self._keep:
-                    shutil.rmtree(self._waiting.pop(0), ignore_errors=True)
+                for late in superseded(self._waiting, self._keep, self._tried):
+                    self._waiting.remove(late)
+                    shutil.rmtree(late, ignore_errors=True)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -134,6 +139,7 @@ class CheckpointFolder:
         with self._lock:
             if folder in self._waiting:
                 del self._waiting[: self._waiting.index(folder) + 1]
+            self._tried.intersection_update(self._waiting)
             self._remove_others(keep=[*(Path(path).parent for path in kept), *self._waiting])
 
     def drop(self, path: Path) -> None:
