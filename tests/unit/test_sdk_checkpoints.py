@@ -95,6 +95,17 @@ def test_the_next_attempt_goes_on_from_it(
         assert names(tmp_path / "checkpoints" / "run0") == ["step-10-attempt-1", "step-11-attempt-2"]
 
 
+def test_a_run_that_starts_anew_has_no_checkpoint(store: Store, model: Path) -> None:
+    with resweep.init(id="r1") as run:
+        run.log({"loss": 0}, step=99)
+        run.save_checkpoint(model)
+    with resweep.init(id="r1") as run:
+        assert (run.starting_step, run.checkpoint_step, run.restore_checkpoint()) == (0, None, None)
+        run.log({"loss": 1})
+    with resweep.init(id="r1", resume="allow") as run:
+        assert (run.starting_step, run.restore_checkpoint()) == (1, None)
+
+
 def test_a_checkpoint_that_is_not_here_is_replaced_by_an_older_one(
     store: Store, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
