@@ -99,7 +99,11 @@ class RemoteCheckpoints:
         staged = self._staging / name
         if not wait:
             self._clear_staging()
-            copy_to(source, staged / source.name)
+            try:
+                copy_to(source, staged / source.name)
+            except BaseException:  # a full disk would stay full
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
             source = staged / source.name
 
         def send(check: Callable[[], None]) -> None:

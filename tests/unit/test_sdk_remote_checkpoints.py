@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 import resweep
 from resweep import bucket as bucket_module
-from resweep import session
+from resweep import remote_checkpoints, session
 from resweep.bucket import Bucket, UnreachableError, open_bucket
 from resweep.errors import CommError, UsageError
 from resweep.saving import Saving
@@ -335,6 +335,23 @@ def test_in_the_background_the_script_may_overwrite_its_file_at_once(
         path = run.restore_checkpoint()
         assert path is not None
         assert path.read_text() == "weights"
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(
+    store: Store, bucket: Bucket, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resweep.init(id="r1")
+
+    def full(source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True)
+        target.write_text("half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(remote_checkpoints, "copy_to", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save_checkpoint(model, wait=False)
+    assert list((tmp_path / "resweep" / "uploads" / "r1").iterdir()) == []
+    assert folders(bucket) == []
 
 
 def test_of_several_that_wait_the_newest_wins(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
