@@ -15,6 +15,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ class CheckpointFolder:
         """
         source = existing(source)
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{_PARTIAL}{self._attempt}-{secrets.token_hex(4)}"
+        partial = self._partial()
         partial.mkdir()
         try:
             copy_to(source, partial / source.name)
@@ -126,7 +127,7 @@ class CheckpointFolder:
                 self._waiting.append(target)
                 for late in superseded(self._waiting, self._keep, self._tried):
                     self._waiting.remove(late)
-                    shutil.rmtree(late, ignore_errors=True)
+                    self._remove(late)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -144,7 +145,7 @@ class CheckpointFolder:
 
     def drop(self, path: Path) -> None:
         """Remove a copy that was refused."""
-        shutil.rmtree(path.parent, ignore_errors=True)
+        self._remove(path.parent)
 
     def find(self, path: str, step: int | None, attempt: int) -> Found | None:
         """The committed checkpoint if it is on this machine, else the newest older one that is, else None."""
@@ -184,7 +185,17 @@ class CheckpointFolder:
             of_attempt = int(match["attempt"])
             being_made = of_attempt == self._attempt and folder.name.startswith(_PARTIAL)
             if of_attempt <= self._attempt and not being_made:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Have it gone at once: of what is half removed when this is killed, nothing is taken for a checkpoint."""
+        if not folder.name.startswith(_PARTIAL):
+            with suppress(OSError):
+                folder = folder.rename(self._partial())
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _partial(self) -> Path:
+        return self.folder / f"{_PARTIAL}{self._attempt}-{secrets.token_hex(4)}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -182,6 +182,39 @@ def test_what_an_attempt_left_half_copied_is_removed_by_its_successor(tmp_path: 
     assert names(tmp_path / "c" / "r1") == ["step-1-attempt-2", "users own folder"]
 
 
+@pytest.mark.parametrize("why", ["refused", "late", "not kept"])
+def test_a_copy_whose_removal_is_broken_off_is_not_gone_on_from(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    folder = CheckpointFolder(tmp_path / "c", "r1", 1, keep=1)
+    copy = folder.store(model, 1)
+
+    def remove() -> None:
+        if why == "refused":
+            folder.drop(copy)
+        elif why == "late":
+            folder.store(model, 2)
+        else:
+            folder.committed("/elsewhere/step-2-attempt-1/model.pt", [])
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(path: Path, ignore_errors: bool) -> None:
+        raise KilledError
+
+    if why == "not kept":
+        folder.committed(str(copy), [str(copy)])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            remove()
+    successor = CheckpointFolder(tmp_path / "c", "r1", 2)
+    assert successor.find("/elsewhere/step-1-attempt-1/weights", 1, 1) is None
+    successor.committed("/elsewhere/step-3-attempt-2/model.pt", [])
+    assert names(tmp_path / "c" / "r1") == []
+
+
 def test_during_an_outage_the_newest_copies_wait_for_their_commit(
     store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
