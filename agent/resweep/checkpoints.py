@@ -15,11 +15,12 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resweep.notes import Notes
-from resweep.saving import Found, Saving, existing, folder_name
+from resweep.saving import Found, Saving, existing, folder_name, superseded
 from resweep.spill import Commit
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class CheckpointFolder:
         self._commit_timeout = commit_timeout
         self._channel: Channel
         self._last: Checkpoint | None = None  # what was committed before this attempt
-        self._waiting: list[Path] = []  # folders whose commit Redis does not have yet
+        self._waiting: list[Path] = []  # folders whose commit Redis does not have yet, as far as is known here
+        self._tried: set[Path] = set()  # those of them that Redis was asked to name
         self._lock = threading.RLock()  # `committed` is called by the thread that sends
 
     def begin(self, channel: Channel, committed: Checkpoint | None) -> None:
@@ -96,7 +98,11 @@ class CheckpointFolder:
 
     def is_there(self, path: str) -> bool:
         """See `Checkpoints`."""
-        return os.path.exists(path)
+        with self._lock:  # so that it is not removed between the look and the mark
+            if not os.path.exists(path):
+                return False
+            self._tried.add(Path(path).parent)
+            return True
 
     def finish(self, timeout: float) -> None:
         """Nothing is on its way."""
@@ -110,7 +116,7 @@ class CheckpointFolder:
         """
         source = existing(source)
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{_PARTIAL}{self._attempt}-{secrets.token_hex(4)}"
+        partial = self._partial()
         partial.mkdir()
         try:
             copy_to(source, partial / source.name)
@@ -119,9 +125,9 @@ class CheckpointFolder:
                 target = self._free_name(step)
                 partial.rename(target)
                 self._waiting.append(target)
-                # During a long outage only the newest copies that wait are worth their room.
-                while len(self._waiting) > self._keep:
-                    shutil.rmtree(self._waiting.pop(0), ignore_errors=True)
+                for late in superseded(self._waiting, self._keep, self._tried):
+                    self._waiting.remove(late)
+                    self._remove(late)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -134,11 +140,12 @@ class CheckpointFolder:
         with self._lock:
             if folder in self._waiting:
                 del self._waiting[: self._waiting.index(folder) + 1]
+            self._tried.intersection_update(self._waiting)
             self._remove_others(keep=[*(Path(path).parent for path in kept), *self._waiting])
 
     def drop(self, path: Path) -> None:
         """Remove a copy that was refused."""
-        shutil.rmtree(path.parent, ignore_errors=True)
+        self._remove(path.parent)
 
     def find(self, path: str, step: int | None, attempt: int) -> Found | None:
         """The committed checkpoint if it is on this machine, else the newest older one that is, else None."""
@@ -178,7 +185,17 @@ class CheckpointFolder:
             of_attempt = int(match["attempt"])
             being_made = of_attempt == self._attempt and folder.name.startswith(_PARTIAL)
             if of_attempt <= self._attempt and not being_made:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Have it gone at once: of what is half removed when this is killed, nothing is taken for a checkpoint."""
+        if not folder.name.startswith(_PARTIAL):
+            with suppress(OSError):
+                folder = folder.rename(self._partial())
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _partial(self) -> Path:
+        return self.folder / f"{_PARTIAL}{self._attempt}-{secrets.token_hex(4)}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from resweep.checkpoints import copy_to
 from resweep.errors import CommError
 from resweep.manifest import MANIFEST, DamagedError, Manifest, key_of
 from resweep.notes import Notes, logger
-from resweep.saving import Found, Saving, existing, folder_name
+from resweep.saving import Found, Saving, existing, folder_name, superseded
 from resweep.spill import Commit
 from resweep.transfer import download, upload
 from resweep.uploads import Job, Uploads
@@ -80,7 +80,8 @@ class RemoteCheckpoints:
         self._patience = patience
         self._channel: Channel
         self._last: Checkpoint | None = None  # what was committed before this attempt
-        self._sent: list[str] = []  # names of those whose commit Redis does not have yet, and of the one being sent
+        self._sent: list[str] = []  # names of those whose commit Redis may not have yet, and of the one being sent
+        self._tried: set[str] = set()  # names of those of them that Redis was asked to name
         self._kept: list[str] = []  # names of those that count, as Redis said last
         self._lock = threading.RLock()  # `committed` is called by the thread that commits
         self._uploads = Uploads(self._complain)
@@ -98,7 +99,11 @@ class RemoteCheckpoints:
         staged = self._staging / name
         if not wait:
             self._clear_staging()
-            copy_to(source, staged / source.name)
+            try:
+                copy_to(source, staged / source.name)
+            except BaseException:  # a full disk would stay full
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
             source = staged / source.name
 
         def send(check: Callable[[], None]) -> None:
@@ -125,8 +130,8 @@ class RemoteCheckpoints:
             raise
         self._notes.again("upload")
         with self._lock:
-            # During a long outage of Redis only the newest ones that wait are worth their room.
-            late, self._sent = self._sent[: -self._keep], self._sent[-self._keep :]
+            late = superseded(self._sent, self._keep, self._tried)
+            self._sent = [one for one in self._sent if one not in late]
         self._uploads.chore(lambda: self._remove(late))
         commit = Commit(f"{self._url}/{name}", saving.step, metadata, keep=self._keep)
         ticket = self._channel.commit(commit, self._commit_timeout)
@@ -142,8 +147,12 @@ class RemoteCheckpoints:
 
     def is_there(self, path: str) -> bool:
         """See `Checkpoints`."""
+        name = _name_of(path)
         with self._lock:
-            return _name_of(path) in self._sent
+            if name not in self._sent:
+                return False
+            self._tried.add(name)
+            return True
 
     def committed(self, path: str, kept: Sequence[str]) -> None:
         """See `Checkpoints`."""
@@ -152,6 +161,7 @@ class RemoteCheckpoints:
             self._kept = [_name_of(one) for one in kept]
             if name in self._sent:
                 del self._sent[: self._sent.index(name) + 1]
+            self._tried.intersection_update(self._sent)
         self._uploads.chore(self._clear_away)
 
     def _clear_away(self) -> None:

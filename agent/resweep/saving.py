@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resweep.errors import UsageError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from resweep.offline import Channel
     from resweep.sender import Ticket
     from resweep_scheduler.store import Checkpoint
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,11 @@ class Checkpoints(Protocol):
         """
 
     def is_there(self, path: str) -> bool:
-        """Whether a checkpoint that waits for its commit still counts; newer ones may have taken its place."""
+        """Whether a checkpoint that waits for its commit still counts; newer ones may have taken its place.
+
+        When it does, Redis is asked next, and may name it though no answer comes: it stays until `committed` is told
+        of it or of a newer one.
+        """
 
     def committed(self, path: str, kept: Sequence[str]) -> None:
         """Told by the thread that sends: `path` is the one to go on from, and only what is in `kept` is needed."""
@@ -116,6 +122,14 @@ def existing(source: Path) -> Path:
     if not source.exists():
         raise UsageError(f"save_checkpoint copies a file or a folder, and {source} does not exist; save it there first")
     return source
+
+
+def superseded(waiting: Sequence[Name], keep: int, tried: Set[Name]) -> list[Name]:
+    """During a long outage only the newest that wait are worth their room; which of them, oldest first, are not.
+
+    What Redis was asked to name is not among them: it may be the one that the next attempt goes on from.
+    """
+    return [one for one in waiting[:-keep] if one not in tried]
 
 
 def folder_name(step: int | None, attempt: int) -> str:

@@ -83,6 +83,7 @@ class Sender:
         self._marks: SimpleQueue[Ticket] = SimpleQueue()
         self._unanswered: list[Ticket] = []
         self._commits: dict[str, Ticket] = {}
+        self._in_doubt = ""  # path of the commit for which Redis was asked without an answer: it may have it
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._exit_code: int | None = None
         self._next_try = 0.0
@@ -267,7 +268,7 @@ class Sender:
             )
 
     def _send_commit(self, commit: Commit) -> None:
-        granted = False  # newer ones may have taken its place while it waited
+        granted: bool | None = False  # newer ones may have taken its place while it waited
         if self._checkpoints.is_there(commit.path):
             kept: list[str] = []
 
@@ -276,9 +277,17 @@ class Sender:
                 kept.extend(answer.kept)
                 return answer
 
-            granted = self._write(send) == "owner"
+            try:
+                granted = self._write(send) == "owner"
+            except (FencedError, LapsedError):
+                raise
+            except BaseException:
+                self._in_doubt = commit.path
+                raise
             if granted:
                 self._checkpoints.committed(commit.path, kept)
+            elif self._in_doubt == commit.path:
+                granted = None
         ticket = self._commits.pop(commit.path, None)
         if ticket is not None:
             ticket.answer(granted)
@@ -368,8 +377,11 @@ class Sender:
     def _refuse_all(self) -> None:
         while not self._marks.empty():
             self._unanswered.append(self._marks.get())
-        for ticket in [*self._unanswered, *self._commits.values()]:
+        for ticket in self._unanswered:
             ticket.answer(False)
+        for path, ticket in list(self._commits.items()):
+            # What is refused is removed; the one in doubt may be what the successor goes on from.
+            ticket.answer(None if path == self._in_doubt else False)
         self._unanswered.clear()
         self._commits.clear()
 

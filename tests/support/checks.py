@@ -305,7 +305,9 @@ def _check_history(store: Store, run: Run, life: Life, steps: Sequence[int] | No
         faults.append(f"run {run.run_id}: a stale attempt logged; (attempt, step) of its rows: {rows}")
     if strangers := {attempt for attempt, _ in rows} - set(life.attempts):
         faults.append(f"run {run.run_id}: rows of attempts that nobody claimed: {sorted(strangers)}")
-    if run.step != max((step for _, step in rows), default=None):
+    began_anew = store.client.hget(store.keys.run(run.run_id), "init_outcome") == "overwritten"
+    counted = [step for attempt, step in rows if attempt == run.attempt or not began_anew]
+    if run.step != max(counted, default=None):
         faults.append(f"run {run.run_id}: its last step is {run.step}; (attempt, step) of its rows: {rows}")
     if steps is None:
         return faults

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import fakeredis
 import pytest
 
 from resweep import beginning, session, sync
-from resweep_scheduler.store import Store
+from resweep_scheduler.store import Store, StoreUnavailableError
 from support.stores import Agent, fake_store, make_offer, make_sweep
 
 
@@ -72,6 +73,36 @@ def enter_attempt(store: Store, monkeypatch: pytest.MonkeyPatch, agent: Agent) -
     """This process is the child of `agent` from here on."""
     for name, value in attempt_environment(store, agent).items():
         monkeypatch.setenv(name, value)
+
+
+class ScriptsLink:
+    """What the run in this process reaches Redis by, in the thread that sends; all else reaches it all the time.
+
+    Attributes:
+        loses: Of which request the answer is lost: Redis executes it, and from then on the link is cut.
+        cut: Whether nothing gets through.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, loses: str = "") -> None:
+        self.loses = loses
+        self.cut = False
+        through = Store._run_script
+
+        def run_script(store: Store, name: str, *arguments: Any, **named: Any) -> Any:
+            sending = threading.current_thread().name == "resweep-sender"
+            if sending and self.cut:
+                raise StoreUnavailableError("away")
+            answer = through(store, name, *arguments, **named)
+            if sending and name == self.loses:
+                self.cut = True
+                raise StoreUnavailableError("no answer")
+            return answer
+
+        monkeypatch.setattr(Store, "_run_script", run_script)
+
+    def mend(self) -> None:
+        """Everything gets through."""
+        self.loses, self.cut = "", False
 
 
 def start_script(

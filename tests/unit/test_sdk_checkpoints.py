@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sdk import begin_attempt, enter_attempt, fake_sdk
+from support.sdk import ScriptsLink, begin_attempt, enter_attempt, fake_sdk
 from support.waiting import wait_until
 
 import resweep
@@ -95,6 +95,17 @@ def test_the_next_attempt_goes_on_from_it(
         assert names(tmp_path / "checkpoints" / "run0") == ["step-10-attempt-1", "step-11-attempt-2"]
 
 
+def test_a_run_that_starts_anew_has_no_checkpoint(store: Store, model: Path) -> None:
+    with resweep.init(id="r1") as run:
+        run.log({"loss": 0}, step=99)
+        run.save_checkpoint(model)
+    with resweep.init(id="r1") as run:
+        assert (run.starting_step, run.checkpoint_step, run.restore_checkpoint()) == (0, None, None)
+        run.log({"loss": 1})
+    with resweep.init(id="r1", resume="allow") as run:
+        assert (run.starting_step, run.restore_checkpoint()) == (1, None)
+
+
 def test_a_checkpoint_that_is_not_here_is_replaced_by_an_older_one(
     store: Store, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,6 +182,39 @@ def test_what_an_attempt_left_half_copied_is_removed_by_its_successor(tmp_path: 
     assert names(tmp_path / "c" / "r1") == ["step-1-attempt-2", "users own folder"]
 
 
+@pytest.mark.parametrize("why", ["refused", "late", "not kept"])
+def test_a_copy_whose_removal_is_broken_off_is_not_gone_on_from(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    folder = CheckpointFolder(tmp_path / "c", "r1", 1, keep=1)
+    copy = folder.store(model, 1)
+
+    def remove() -> None:
+        if why == "refused":
+            folder.drop(copy)
+        elif why == "late":
+            folder.store(model, 2)
+        else:
+            folder.committed("/elsewhere/step-2-attempt-1/model.pt", [])
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(path: Path, ignore_errors: bool) -> None:
+        raise KilledError
+
+    if why == "not kept":
+        folder.committed(str(copy), [str(copy)])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            remove()
+    successor = CheckpointFolder(tmp_path / "c", "r1", 2)
+    assert successor.find("/elsewhere/step-1-attempt-1/weights", 1, 1) is None
+    successor.committed("/elsewhere/step-3-attempt-2/model.pt", [])
+    assert names(tmp_path / "c" / "r1") == []
+
+
 def test_during_an_outage_the_newest_copies_wait_for_their_commit(
     store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +242,44 @@ def test_during_an_outage_the_newest_copies_wait_for_their_commit(
     run.finish()
     assert names(tmp_path / "checkpoints" / "r1") == ["step-4-attempt-1", "step-5-attempt-1"]
     assert store.run("r1").step == 5
+
+
+def test_what_redis_may_have_named_stays_though_newer_ones_wait(
+    store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the commit of step 1 is lost, and with it the link: Redis names it, whatever is saved after it."""
+    monkeypatch.setenv("RESWEEP_MARK_TIMEOUT", "0")
+    monkeypatch.setenv("RESWEEP_CHECKPOINT_KEEP", "1")
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    run.save_checkpoint(model, step=0)
+    wait_until(lambda: store.run("run0").checkpoint, description="the first commit")
+    link = ScriptsLink(monkeypatch, loses="commit_checkpoint")
+    named = run.save_checkpoint(model, step=1)
+    wait_until(lambda: link.cut, description="the lost answer")
+    for step in range(2, 5):
+        run.save_checkpoint(model, step=step)
+    assert names(tmp_path / "checkpoints" / "run0") == [f"step-{step}-attempt-1" for step in (0, 1, 4)]
+    run.finish()
+    link.mend()
+    agent.end(None, preempted=True)
+    agent.take()
+    enter_attempt(store, monkeypatch, agent)
+    with resweep.init() as run:
+        assert run.restore_checkpoint() == named
+
+
+def test_what_redis_is_asked_to_name_is_not_removed_before_it_has_answered(tmp_path: Path, model: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "c", "r1", 1, keep=1)
+    asked = folder.store(model, 1)
+    assert folder.is_there(str(asked))
+    superseded, newest = folder.store(model, 2), folder.store(model, 3)
+    assert (asked.exists(), superseded.exists(), newest.exists()) == (True, False, True)
+    assert not folder.is_there(str(superseded))
+    folder.committed(str(asked), [str(asked)])
+    assert folder.is_there(str(newest))
+    folder.committed(str(newest), [str(newest)])
+    assert names(tmp_path / "c" / "r1") == ["step-3-attempt-1"]
 
 
 def test_offline_checkpoints_are_committed_by_sync(store: Store, model: Path, tmp_path: Path) -> None:

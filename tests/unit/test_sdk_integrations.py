@@ -128,6 +128,23 @@ def test_torch_goes_on_with_all_states_and_the_same_random_numbers(
         assert cuda == [(number,) for number in range(devices)]
 
 
+def test_what_earlier_attempts_left_of_their_states_is_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed while the framework wrote: the next attempt clears that away, and nothing of other runs or its own."""
+    fake_torch(monkeypatch, 0)
+    from resweep.integrations.torch import save_state
+
+    resweep.init(id="r1").finish()
+    others = ("state-r1-2-abcdefgh", "state-r1-1-1-abcdefgh", "state-r2-1-abcdefgh")
+    for name in ("state-r1-1-abc_efg0", *others):
+        (tmp_path / "resweep" / name).mkdir(parents=True)
+    with resweep.init(id="r1", resume="allow") as run:
+        assert run.attempt == 2
+        save_state(run, step=1, model=Stateful(w=2))
+    assert sorted(path.name for path in (tmp_path / "resweep").glob("state-*")) == sorted(others)
+
+
 def test_other_ranks_of_torch_draw_numbers_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch(monkeypatch, 0)
     from resweep.integrations.torch import restore_state, save_state

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from support.buckets import FailingBucket
 from support.checks import check_promises
-from support.sdk import begin_attempt, enter_attempt, fake_sdk, run_script
+from support.sdk import ScriptsLink, begin_attempt, enter_attempt, fake_sdk, run_script
 from support.stores import SWEEP, Agent
 from support.waiting import wait_until
 
 import resweep
 from resweep import bucket as bucket_module
-from resweep import session
+from resweep import remote_checkpoints, session
 from resweep.bucket import Bucket, UnreachableError, open_bucket
 from resweep.errors import CommError, UsageError
 from resweep.saving import Saving
@@ -337,6 +337,23 @@ def test_in_the_background_the_script_may_overwrite_its_file_at_once(
         assert path.read_text() == "weights"
 
 
+def test_a_copy_that_fails_leaves_nothing_behind(
+    store: Store, bucket: Bucket, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resweep.init(id="r1")
+
+    def full(source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True)
+        target.write_text("half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(remote_checkpoints, "copy_to", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save_checkpoint(model, wait=False)
+    assert list((tmp_path / "resweep" / "uploads" / "r1").iterdir()) == []
+    assert folders(bucket) == []
+
+
 def test_of_several_that_wait_the_newest_wins(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
     with resweep.init(id="r1") as run:
@@ -429,6 +446,70 @@ def test_while_redis_is_away_checkpoints_wait_for_their_commit(
     run.finish()
     assert folders(bucket) == ["step-4-attempt-1", "step-5-attempt-1"]
     assert [one.step for one in committed(store).kept] == [4]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_redis_may_have_named_stays_though_newer_ones_wait(
+    store: Store, bucket: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    """The answer to the commit of step 1 is lost, and with it the link: Redis names it, whatever is saved after it."""
+    monkeypatch.setenv("RESWEEP_MARK_TIMEOUT", "0")
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1")
+    monkeypatch.setenv("RESWEEP_CHECKPOINT_KEEP", str(keep))
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    save_steps(run, model, range(1), "run0")
+    wait_until(lambda: store.run("run0").checkpoint, description="the first commit")
+    link = ScriptsLink(monkeypatch, loses="commit_checkpoint")
+    save_steps(run, model, range(1, 2), "run0")
+    wait_until(lambda: link.cut, description="the lost answer")
+    save_steps(run, model, range(2, 6), "run0")
+    run.finish()
+    assert folders(bucket, "run0") == [f"step-{step}-attempt-1" for step in (0, 1, *range(6 - keep, 6))]
+    assert committed(store, "run0").step == 1
+    link.mend()
+    agent.end(None, preempted=True)
+    agent.take()
+    enter_attempt(store, monkeypatch, agent)
+    with resweep.init() as run:
+        path = run.restore_checkpoint()
+        assert path is not None
+        assert path.read_text() == "1"
+        assert run.checkpoint_step == 1
+
+
+def test_once_the_answer_is_known_the_newer_ones_take_its_place(
+    store: Store, bucket: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESWEEP_MARK_TIMEOUT", "0")
+    with resweep.init(id="r1", checkpoint_keep=1) as run:
+        link = ScriptsLink(monkeypatch, loses="commit_checkpoint")
+        save_steps(run, model, range(1))
+        wait_until(lambda: link.cut, description="the lost answer")
+        save_steps(run, model, range(1, 4))
+        link.mend()
+        wait_until(lambda: committed(store).step == 3, description="the last commit")
+    assert folders(bucket) == ["step-3-attempt-1"]
+
+
+def test_a_refusal_does_not_remove_what_redis_may_have_named_before(
+    store: Store, bucket: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a commit is lost, and when it is asked for again, a successor goes on from that checkpoint."""
+    agent = begin_attempt(store, monkeypatch)
+    run = resweep.init()
+    link = ScriptsLink(monkeypatch, loses="commit_checkpoint")
+    model.write_text("1")
+    saving = run.save_checkpoint(model, step=1, wait=False)
+    wait_until(lambda: link.cut, description="the lost answer")
+    agent.end(None, preempted=True)
+    Agent(store, "two").take()
+    link.mend()
+    assert saving.wait(30) is False
+    assert saving.committed is None, "nobody will know here"
+    run.finish()
+    assert committed(store, "run0").step == 1
+    assert folders(bucket, "run0") == ["step-1-attempt-1"]
 
 
 def test_nobody_waits_for_ever_for_a_commit_that_this_process_will_not_see(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from support.checks import check_promises
-from support.stores import LEASE, SWEEP, Agent, Clock, dump, make_offer, make_sweep, pass_time
+from support.stores import HYPERBAND, LEASE, SWEEP, Agent, Clock, dump, make_offer, make_sweep, pass_time
 
 from resweep_scheduler.store import (
     ClaimToken,
@@ -14,6 +14,7 @@ from resweep_scheduler.store import (
     Hold,
     InitAnswer,
     InitOutcome,
+    LatestValue,
     Objective,
     RunMeta,
     RunState,
@@ -252,6 +253,40 @@ def test_overwriting_forgets_config_meta_and_summary_and_keeps_rows(store: Store
     assert answer.starting_step == 0
     write(store, token_of(answer), 0)
     assert attempts_by_step(store.history(ALONE)) == {0: 2, 1: 1, 2: 1}
+
+
+def test_overwriting_forgets_checkpoint_and_last_step(store: Store) -> None:
+    """Whoever goes on later goes on with the new run: from its checkpoint and its last step, not from the old ones."""
+    first = token_of(init(store, "", "script.1"))
+    write(store, first, *range(100))
+    store.commit_checkpoint(first, path="/tmp/old", step=99)
+    answer = init(store, "", "script.2")
+    assert answer.run is not None
+    assert (answer.run.checkpoint, answer.run.step) == (None, None)
+    again = init(store, "allow", "script.3")
+    assert (again.outcome, again.starting_step) == (InitOutcome.RESUMED, 0)
+    write(store, token_of(again), *range(10))
+    assert init(store, "allow", "script.4").starting_step == 10
+    assert len(store.history(ALONE)) == 100
+
+
+def test_overwriting_forgets_what_the_sweep_knows_of_the_run(store: Store) -> None:
+    """The values that its search is told, and the curve by which others are judged."""
+    make_sweep(store, metric_name="loss", metric_goal="minimize", stopping=HYPERBAND)
+    agent = Agent(store)
+    token = agent.take(make_offer(1)).token
+    script_in(store, agent)
+    rows = [(0, "{}", 3.0), (1, "{}", 1.0)]
+    store.log(token, first_seq=1, rows=rows, metric=1.0, latest=[LatestValue(2, 1.0)])
+    assert (store.run("run0").metric, store.run("run0").values, len(store.curve("run0"))) == (1.0, (1.0,), 2)
+    agent.end(0)
+    answer = store.init_run(run_id="run0", resume="", nonce="script.1")
+    assert answer.outcome is InitOutcome.OVERWRITTEN
+    assert (store.run("run0").metric, store.run("run0").values, store.curve("run0")) == (None, (), [])
+    assert not [key for key in store.client.scan_iter() if "level" in str(key) or "curve" in str(key)]
+    store.log(token_of(answer), first_seq=1, rows=[(0, "{}", 2.0)], metric=2.0, latest=[LatestValue(1, 2.0)])
+    assert (store.run("run0").metric, store.run("run0").values, store.run("run0").step) == (2.0, (2.0,), 0)
+    assert [point.value for point in store.curve("run0")] == [2.0]
 
 
 def test_meta_that_is_not_given_stays(store: Store) -> None:

@@ -10,13 +10,12 @@ with resweep.init() as run:
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from resweep.runs import Run
+from resweep.states import state_folder
 
 FILE = "model.keras"
 
@@ -43,9 +42,7 @@ class ResweepCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self._run.log(logs, step=epoch)
         if (epoch + 1) % self._every:
             return
-        base = Path(self._run.dir) / "resweep"
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="state-", dir=base) as folder:
-            path = Path(folder) / FILE
+        with state_folder(self._run) as folder:
+            path = folder / FILE
             self.model.save(path)
             self._run.save_checkpoint(path, step=epoch, metadata={"epoch": epoch}, wait=self._wait)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 
 from resweep.runs import Run
 from resweep.saving import Saving
+from resweep.states import state_folder
 
 FILE = "checkpoint.pt"
 RANDOM = "resweep_random"
@@ -47,10 +47,8 @@ def save_state(
         OSError: The file cannot be written.
     """
     states = {name: one.state_dict() if hasattr(one, "state_dict") else one for name, one in objects.items()}
-    base = Path(run.dir) / "resweep"
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="state-", dir=base) as folder:
-        path = Path(folder) / FILE
+    with state_folder(run) as folder:
+        path = folder / FILE
         torch.save({**states, RANDOM: random_states()}, path)
         return run.save_checkpoint(path, step, metadata, wait)
 

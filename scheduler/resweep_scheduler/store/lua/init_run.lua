@@ -4,7 +4,7 @@
 --   config {key → JSON}, meta {name, group, notes, tags: each absent when not given}, project_runs (key)
 -- returns {outcome: new | resumed | overwritten | must_not_exist | must_exist | held | stale, attempt, step, rows, seq}
 -- from → to: outside a sweep: nothing, any → running · inside: none
--- include: base, runs
+-- include: base, sweeps, runs, stopping
 local rid, key = args.run_id, KEYS[1]
 local run = load_run(rid)
 local inside = given(args.attempt)
@@ -38,7 +38,12 @@ if not inside then
     redis.call('ZADD', args.project_runs, 'NX', int(now), rid)
   end
 end
-if outcome == 'overwritten' then redis.call('DEL', run_key(rid, 'config'), run_key(rid, 'meta'), run_key(rid, 'summary')) end
+if outcome == 'overwritten' then
+  -- Rows stay: those of this attempt win, step by step. What was made of them is another run's.
+  redis.call('DEL', run_key(rid, 'config'), run_key(rid, 'meta'), run_key(rid, 'summary'), run_key(rid, 'checkpoint'))
+  redis.call('HDEL', key, 'step', 'metric', 'values', 'notes')
+  if run then forget_curve(run.sweep, rid) end
+end
 for name, value in pairs(args.config) do redis.call('HSET', run_key(rid, 'config'), name, value) end
 for name, value in pairs(args.meta) do redis.call('HSET', run_key(rid, 'meta'), name, value) end
 if inside then
