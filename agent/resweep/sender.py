@@ -22,6 +22,7 @@ from resweep.saving import Checkpoints
 from resweep.spill import Commit, Row
 from resweep.steps import Row as OpenRow
 from resweep.summaries import Summary
+from resweep.waiting import wait_for
 
 if TYPE_CHECKING:
     from resweep_scheduler.store import ClaimToken, Hold, Objective, Store, WriteAnswer
@@ -92,6 +93,8 @@ class Sender:
         self.silent = False  # log() has nothing to do
         self._drained = threading.Event()
         self._abandoned = False
+        self._leaving = False  # somebody writes down what is left
+        self._leaving_lock = threading.RLock()
         self._thread = threading.Thread(target=self._loop, name="resweep-sender", daemon=True)
 
     def start(self) -> None:
@@ -140,12 +143,26 @@ class Sender:
                 store.fall_back(self._token, lost=lost, path=path, metadata=metadata, reason=reason)
 
     def close(self, exit_code: int, timeout: float) -> int:
-        """Send what waits and, outside a sweep, the end; returns how many rows are left in the file."""
+        """Send what waits and, outside a sweep, the end; returns how many rows are left in the file.
+
+        May be called again when it was interrupted, by another thread, and in a signal handler that interrupts it.
+        """
         self._exit_code = exit_code
         self._nudge()
-        done = self._drained.wait(timeout)
+        done = wait_for(self._drained.is_set, timeout)
         self._abandoned = True
         self._nudge()
+        with self._leaving_lock:
+            if self._leaving:  # a signal handler, which interrupted the rest of this: that goes on after it
+                return self._outbox.rows_waiting
+            self._leaving = True
+            try:
+                return self._leave(exit_code, done)
+            finally:
+                self._leaving = False
+
+    def _leave(self, exit_code: int, done: bool) -> int:
+        """Write down what was not sent."""
         if done or self.silent:
             self._outbox.close()
             self._thread.join(1.0)

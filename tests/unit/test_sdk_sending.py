@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +178,80 @@ def test_what_finish_cannot_send_is_kept_and_said_and_synced(
     assert (record.state, record.exit_code, record.summary, record.config["late"]) == (RunState.FAILED, 3, {"n": 3}, 1)
     assert spilled(tmp_path) == []
     assert str(sync(tmp_path)) == "no rows wait in files here"
+
+
+@pytest.fixture
+def hung(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Redis hangs from the first row on: the thread that sends is in a call that does not return. Set when it is."""
+    reached, over = threading.Event(), threading.Event()
+
+    def hang(*arguments: Any, **named: Any) -> Any:
+        reached.set()
+        over.wait(60)
+        raise StoreUnavailableError("redis://x does not answer")
+
+    monkeypatch.setattr(Store, "log", hang)
+    yield reached
+    over.set()
+
+
+def rows_in_files(directory: Path) -> list[int]:
+    lines = [json.loads(line) for path in spilled(directory) for line in path.read_text().splitlines()]
+    return [line["step"] for line in lines if "row" in line]
+
+
+def log_while_hung(run: resweep.Run, hung: threading.Event) -> None:
+    """Two rows are on their way, and two wait."""
+    for step in range(4):
+        run.log({"n": step})
+        if step == 1:
+            assert hung.wait(10)
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+def test_what_interrupts_finish_leaves_the_rows_in_a_file(
+    hung: threading.Event,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    finishes: bool,
+) -> None:
+    """A signal's handler ends the script, with or without a `finish` of its own."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1.5" if finishes else "60")
+
+    def leave(*_: object) -> None:
+        if finishes:
+            resweep.finish(1)
+            assert rows_in_files(tmp_path) == [0, 1, 2, 3], "a handler may go on with os._exit()"
+        sys.exit(1)
+
+    run = resweep.init(id="r1")
+    log_while_hung(run, hung)
+    before = signal.signal(signal.SIGALRM, leave)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(SystemExit):
+            run.finish(3)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert rows_in_files(tmp_path) == [0, 1, 2, 3]
+    assert '{"exit_code":3}' in spilled(tmp_path)[0].read_text()
+    assert caplog.text.count("run r1: 4 rows could not be sent") == 1
+    assert resweep.run is None
+
+
+def test_finish_waits_for_the_finish_of_another_thread(
+    hung: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it returns the process may end, and its threads with it."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
+    run = resweep.init(id="r1")
+    log_while_hung(run, hung)
+    threading.Thread(target=run.finish, args=(3,), daemon=True).start()
+    wait_until(lambda: run.finished, description="the other finish")
+    run.finish(0)
+    assert rows_in_files(tmp_path) == [0, 1, 2, 3]
+    assert '{"exit_code":3}' in spilled(tmp_path)[0].read_text()
 
 
 def test_init_sends_what_an_earlier_process_left(
