@@ -122,50 +122,69 @@ def _spill_files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     folder = spill_folder(place)
-    return sorted((folder if folder.is_dir() else place).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    return sorted((folder if folder.is_dir() else place).glob("*.jsonl"), key=_written_at)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # its process has sent it meanwhile
+        return 0.0
 
 
 def _sync_file(path: Path, url: str | None, run_id: str | None) -> SyncedFile | None:
-    """Send one file; None when it is not one of those that were asked for."""
-    from resweep_scheduler.store import StoreError
-
+    """Send one file; None when it is not one of those that were asked for, or is not there any more."""
     try:
         header = Header.decode(next(read_records(path)))
+        if run_id is not None and header.run_id != run_id:
+            return None
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None  # its process, or another sync, has sent it meanwhile
     except (OSError, ValueError, TypeError, StopIteration) as error:
         why = "it has no header" if isinstance(error, StopIteration) else str(error)
         return None if run_id else SyncedFile(path, SyncOutcome.UNREADABLE, detail=why)
-    if run_id is not None and header.run_id != run_id:
-        return None
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not lock(file):
             return SyncedFile(
                 path, SyncOutcome.IN_USE, header.run_id, detail="its process still runs and sends it itself"
             )
-        store = open_store(header.entity, header.project, url)
-        delivery = _Delivery(store, header, path)
         try:
-            delivery.send()
-        except _RefusedError as error:
-            path.unlink(missing_ok=True)
-            return delivery.outcome(SyncOutcome.REFUSED, str(error))
-        except (_LaterError, StoreError) as error:
-            return delivery.outcome(SyncOutcome.UNAVAILABLE, str(error))
-        finally:
-            close_store(store)
-        path.unlink(missing_ok=True)
-        return delivery.outcome(SyncOutcome.STORED)
+            records = list(islice(read_records(path), 1, None))
+        except FileNotFoundError:
+            return None
+        return _deliver(path, header, records, url)
     finally:
         os.close(file)
+
+
+def _deliver(path: Path, header: Header, records: list[dict[str, Any]], url: str | None) -> SyncedFile:
+    """Send what a file has after its header."""
+    from resweep_scheduler.store import StoreError
+
+    store = open_store(header.entity, header.project, url)
+    delivery = _Delivery(store, header, path, records)
+    try:
+        delivery.send()
+    except _RefusedError as error:
+        path.unlink(missing_ok=True)
+        return delivery.outcome(SyncOutcome.REFUSED, str(error))
+    except (_LaterError, StoreError) as error:
+        return delivery.outcome(SyncOutcome.UNAVAILABLE, str(error))
+    finally:
+        close_store(store)
+    path.unlink(missing_ok=True)
+    return delivery.outcome(SyncOutcome.STORED)
 
 
 class _Delivery:
     """One file on its way."""
 
-    def __init__(self, store: Store, header: Header, path: Path) -> None:
+    def __init__(self, store: Store, header: Header, path: Path, records: list[dict[str, Any]]) -> None:
         self._store = store.patient(PATIENCE)
         self._header = header
         self._path = path
+        self._records = records
         self._rows = 0
         self._stored = 0
         self._objective: Objective
@@ -181,7 +200,7 @@ class _Delivery:
         """
         facts: dict[str, Any] = {}
         entries: list[Entry] = []
-        for record in islice(read_records(self._path), 1, None):
+        for record in self._records:
             entry = decode_entry(record)
             if entry is None:
                 facts |= record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from support.stores import SWEEP, Agent
 from support.waiting import wait_until
 
 import resweep
+import resweep.sync as syncing
 from resweep.outbox import Outbox
 from resweep.sender import INTERVAL, Sender
 from resweep.spill import Header, Row, SpillFile, spill_folder
@@ -527,6 +529,47 @@ def test_sync_leaves_alone_what_is_no_spill_file_or_in_use(store: Store, tmp_pat
     }
     assert len(spilled(tmp_path)) == 4
     file.remove()
+
+
+@pytest.mark.parametrize("after", ["glob", "header", "open", "lock"])
+def test_files_that_vanish_while_sync_looks_are_passed_over(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The processes of other runs send and remove their files meanwhile, in the same folder."""
+    for run_id in ("r1", "r2"):
+        with resweep.init(id=run_id, mode="offline") as run:
+            run.log({"n": 0})
+    vanishing, staying = spilled(tmp_path)
+    places: dict[str, Any] = {"glob": (Path, "glob"), "header": (Header, "decode"), "open": (os, "open")}
+    owner, name = places.get(after, (syncing, "lock"))
+    call = getattr(owner, name)
+
+    def vanish(*arguments: Any, **named: Any) -> Any:
+        answer = call(*arguments, **named)
+        if name == "glob":
+            answer = list(answer)
+        vanishing.unlink(missing_ok=True)
+        return answer
+
+    monkeypatch.setattr(owner, name, vanish)
+    report = sync(tmp_path)
+    assert [file.path for file in report.files if file.outcome is SyncOutcome.STORED] == [staying]
+    assert report.complete
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("not yours")])
+def test_init_goes_on_when_files_of_other_processes_cannot_be_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("resweep.sync._spill_files", fail)
+    with resweep.init(id="r1", resume="allow") as run:
+        assert run.id == "r1"
 
 
 def test_sync_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
