@@ -131,7 +131,7 @@ class Assembly:
             run_id=self.run_id,
             objective=objective,
             ends_run=self.settings.claim is None,
-            look=run.look_at_open_row,
+            put_open_row=run.put_open_row,
             checkpoints=self.checkpoints,
         )
 

@@ -18,7 +18,7 @@ from resweep.exitstatus import code_of
 from resweep.notes import Notes
 from resweep.preemption import Callback, NoticeWatch, Preempting
 from resweep.saving import Checkpoints, Saving
-from resweep.steps import Row, StepLedger
+from resweep.steps import StepLedger
 from resweep.summaries import Summary
 from resweep.values import plain, plain_row
 from resweep.waiting import wait_for
@@ -223,12 +223,16 @@ class Run:
             finally:
                 self._applying = False
 
-    def look_at_open_row(self) -> list[Row]:
-        """The row that is not complete, unless it was seen as it stands; for the thread that sends."""
+    def put_open_row(self) -> None:
+        """Have the row that is not complete sent, unless it was as it stands; for the thread that sends.
+
+        Under the lock: the row as it was must not come after the one that `log` completes meanwhile.
+        """
         if not self._lock.acquire(timeout=0.1):
-            return []
+            return
         try:
-            return self._ledger.look()
+            for row in self._ledger.look():
+                self._channel.put(*row)
         finally:
             self._lock.release()
 

@@ -20,7 +20,6 @@ from resweep.notes import Notes, logger
 from resweep.outbox import Outbox
 from resweep.saving import Checkpoints
 from resweep.spill import Commit, Row
-from resweep.steps import Row as OpenRow
 from resweep.summaries import Summary
 from resweep.waiting import wait_for
 
@@ -49,7 +48,7 @@ class Sender:
     """Sends for one attempt.
 
     Args:
-        look: Returns the open row if it was not seen as it stands; called in the sender's thread.
+        put_open_row: Calls `put` with the open row if it was not seen as it stands; called in the sender's thread.
         ends_run: Whether `close` reports the end; inside a sweep the agent does.
         checkpoints: Asked whether a checkpoint still waits for its commit, and told when Redis has it.
     """
@@ -65,7 +64,7 @@ class Sender:
         run_id: str,
         objective: Objective | None,
         ends_run: bool,
-        look: Callable[[], list[OpenRow]],
+        put_open_row: Callable[[], None],
         checkpoints: Checkpoints,
     ) -> None:
         self._store = store
@@ -76,7 +75,7 @@ class Sender:
         self._run_id = run_id
         self._objective = objective
         self._ends_run = ends_run
-        self._look = look
+        self._put_open_row = put_open_row
         self._checkpoints = checkpoints
         self._config: dict[str, Any] = {}  # top-level keys that the store does not have
         self._config_on_its_way: dict[str, Any] = {}
@@ -103,7 +102,7 @@ class Sender:
     # Called by the training thread.
 
     def put(self, step: int, values: dict[str, Any]) -> None:
-        """Take a complete row; returns at once."""
+        """Take a row, under the lock of the run; returns at once."""
         self._outbox.append_row(step, values)
         if self._outbox.crowded:
             self._nudge()
@@ -199,7 +198,7 @@ class Sender:
         if self._abandoned or self.silent:
             return INTERVAL
         try:
-            self._look_at_open_row()
+            self._take_open_row()
             if now < self._next_try and not self._urgent():
                 self._outbox.write_down()
                 return min(INTERVAL, self._next_try - now)
@@ -242,10 +241,11 @@ class Sender:
             self._end(self._exit_code)
             self._drained.set()
 
-    def _look_at_open_row(self) -> None:
-        # What a script leaves open is stored, too, before the script is killed.
-        for step, values in self._look():
-            self._outbox.append_row(step, values)
+    def _take_open_row(self) -> None:
+        # What a script leaves open is stored, too, before the script is killed. But a full memory would be waited for,
+        # with the lock that `log` needs.
+        if not self._outbox.crowded:
+            self._put_open_row()
 
     def _send_marks(self) -> None:
         while not self._marks.empty():

@@ -108,6 +108,29 @@ def test_rows_survive_an_outage_in_order(store: Store, outage: Outage, tmp_path:
     assert store.run("r1").state is RunState.FINISHED
 
 
+def test_an_open_row_that_changes_while_it_is_sent_is_stored_as_it_was_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that sends looks at the open row; before it has put it into the outbox, the training goes on."""
+    append = Outbox.append_row
+    looked, logged = threading.Event(), threading.Event()
+
+    def append_slowly(outbox: Outbox, step: int, values: dict[str, Any]) -> None:
+        if threading.current_thread().name == "resweep-sender" and not looked.is_set():
+            looked.set()
+            logged.wait(0.5)
+        append(outbox, step, values)
+
+    monkeypatch.setattr(Outbox, "append_row", append_slowly)
+    with resweep.init(id="r1") as run:
+        run.log({"a": 1}, step=0)
+        assert looked.wait(10)
+        run.log({"a": 2}, step=0, commit=True)
+        logged.set()
+        run.log({"a": 3})
+    assert row_values(store) == [{"a": 2}, {"a": 3}]
+
+
 def test_writes_whose_answers_are_lost_count_once(store: Store, outage: Outage) -> None:
     run = resweep.init(id="r1")
     outage.on = outage.late = True
