@@ -25,7 +25,12 @@ from resweep.waiting import wait_for
 
 if TYPE_CHECKING:
     from resweep.offline import Channel
+    from resweep.sender import Left
     from resweep_scheduler.store import Checkpoint
+
+
+END_TIMEOUT = 5.0
+"""Seconds that rows and the end have in any case, when checkpoints have taken all the time that `finish` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +365,7 @@ class Run:
     def finish(self, exit_code: int = 0) -> None:
         """Send what waits, at most RESWEEP_FINISH_TIMEOUT (30 s), and end the run. Changes nothing when called again.
 
+        When checkpoints take all that time, rows and the end have up to 5 s more.
         Returns when all is sent, or written down for ``resweep sync``; what interrupts it has it written down at once.
 
         Inside a sweep the agent reports the end by the exit status of the process; `exit_code` counts outside only.
@@ -387,26 +393,28 @@ class Run:
         One in a signal handler that interrupted the first takes its place, because the handler may end the process.
         """
         timeout = self._facts.finish_timeout
+        at_least = min(END_TIMEOUT, timeout)
         try:
-            if self._finisher != threading.get_ident() and wait_for(lambda: self._ended, timeout):
+            if self._finisher != threading.get_ident() and wait_for(lambda: self._ended, timeout + at_least):
                 return
             self._checkpoints.finish(round(max(0.0, self._deadline - time.monotonic()), 1))
-            left = self._channel.close(self._exit_code, max(0.0, self._deadline - time.monotonic()))
+            left = self._channel.close(self._exit_code, max(at_least, self._deadline - time.monotonic()))
         except BaseException:  # KeyboardInterrupt, or a handler's sys.exit()
             self._deadline = 0.0  # there is no time to wait
             self._conclude(self._channel.close(self._exit_code, 0.0))
             raise
         self._conclude(left)
 
-    def _conclude(self, left: int) -> None:
+    def _conclude(self, left: Left) -> None:
         if self._ended:
             return
-        if left:
+        if left.rows or left.end:
+            what = f"{left.rows} rows" if left.rows else "its end"
             when = f"within {self._facts.finish_timeout:g} s" if self._deadline else "before finish was interrupted"
             self._notes.once(
                 "left",
-                f"run {self.id}: {left} rows could not be sent {when} and are kept in a file; send them with: "
-                f"resweep sync {self._facts.directory}",
+                f"run {self.id}: {what} could not be sent {when} and {'are' if left.rows else 'is'} kept in a file; "
+                f"send {'them' if left.rows else 'it'} with: resweep sync {self._facts.directory}",
             )
         self._ended = True
         self._on_finish(self, self._exit_code)

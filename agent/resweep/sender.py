@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resweep.notes import Notes, logger
 from resweep.outbox import Outbox
@@ -30,6 +30,13 @@ INTERVAL = 0.5  # seconds between two looks at the outbox
 LONGEST_PAUSE = 2.0  # seconds between two tries while Redis is away
 URGENT_PAUSE = 0.2  # the same while somebody waits for an answer
 MARK_REASON = "script"
+
+
+class Left(NamedTuple):
+    """What `close` could not send, and left in the file."""
+
+    rows: int = 0
+    end: bool = False  # the run's end
 
 
 class FencedError(Exception):
@@ -141,8 +148,8 @@ class Sender:
                 store = self._store.patient(URGENT_PAUSE)
                 store.fall_back(self._token, lost=lost, path=path, metadata=metadata, reason=reason)
 
-    def close(self, exit_code: int, timeout: float) -> int:
-        """Send what waits and, outside a sweep, the end; returns how many rows are left in the file.
+    def close(self, exit_code: int, timeout: float) -> Left:
+        """Send what waits and, outside a sweep, the end; returns what is left in the file.
 
         May be called again when it was interrupted, by another thread, and in a signal handler that interrupts it.
         """
@@ -153,22 +160,22 @@ class Sender:
         self._nudge()
         with self._leaving_lock:
             if self._leaving:  # a signal handler, which interrupted the rest of this: that goes on after it
-                return self._outbox.rows_waiting
+                return Left(self._outbox.rows_waiting, self._ends_run)
             self._leaving = True
             try:
                 return self._leave(exit_code, done)
             finally:
                 self._leaving = False
 
-    def _leave(self, exit_code: int, done: bool) -> int:
+    def _leave(self, exit_code: int, done: bool) -> Left:
         """Write down what was not sent."""
         if done or self.silent:
             self._outbox.close()
             self._thread.join(1.0)
-            return 0
+            return Left()
         for ticket in list(self._commits.values()):
             ticket.answer(None)  # nobody will know here
-        left = self._outbox.rows_waiting
+        left = Left(self._outbox.rows_waiting, self._ends_run)
         # The thread may be in the midst of a call that fails: everything is written down, whatever it has noted.
         with self._config_lock:
             config = self._config_on_its_way | self._config

@@ -205,6 +205,25 @@ def test_what_finish_cannot_send_is_kept_and_said_and_synced(
     assert str(sync(tmp_path)) == "no rows wait in files here"
 
 
+def test_an_end_that_finish_cannot_send_is_said_too(
+    store: Store, outage: Outage, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are stored: without a word nobody would know why the run is still `running`."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
+    run = resweep.init(id="r1")
+    run.log({"n": 0})
+    wait_until(lambda: store.run("r1").summary == {"n": 0}, description="the row and the summary")
+    outage.on = True
+    run.finish(3)
+    assert (
+        f"run r1: its end could not be sent within 0.5 s and is kept in a file; send it with: resweep sync {tmp_path}"
+        in caplog.text
+    )
+    outage.on = False
+    assert sync(tmp_path).complete
+    assert (store.run("r1").state, store.run("r1").exit_code) == (RunState.FAILED, 3)
+
+
 @pytest.fixture
 def hung(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Redis hangs from the first row on: the thread that sends is in a call that does not return. Set when it is."""
