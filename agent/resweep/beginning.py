@@ -342,7 +342,8 @@ def _send_leftovers(store: Store, settings: Settings, run_id: str) -> None:
         return
     patiently(store, settings.init_timeout, run_id, lambda patient: patient.redis_time())
     try:
-        report = sync(settings.directory, run_id=run_id)
+        # Whoever has the run is taken over by this process in any case.
+        report = sync(settings.directory, run_id=run_id, take_over=settings.resume != "never")
     except OSError as error:  # a run must not fail to begin because of the rows of another process
         logger.warning("rows of an earlier process of run %s stay in files: %s", run_id, error)
         return

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.sdk import begin_attempt, enter_attempt, fake_sdk
 from support.stopping import hyperband
-from support.stores import SWEEP, Agent
+from support.stores import SWEEP, Agent, Clock
 from support.waiting import wait_until
 
 import resweep
@@ -23,7 +23,7 @@ from resweep.outbox import Outbox
 from resweep.sender import INTERVAL, Sender
 from resweep.spill import Header, Row, SpillFile, spill_folder
 from resweep.sync import SyncOutcome, sync
-from resweep_scheduler.store import Hold, RunState, Store, StoreRefusedError, StoreUnavailableError
+from resweep_scheduler.store import Hold, RunMeta, RunState, Store, StoreRefusedError, StoreUnavailableError
 
 HEADER = Header("r1", "local", "p", "1:nonce")
 
@@ -436,6 +436,55 @@ def test_offline_rows_make_a_run_when_they_are_synced(
     )
     assert (record.config, record.summary) == ({"lr": 1, "late": 2}, {"n": 1499, "best": 7})
     assert row_values(store) == [{"n": step} for step in range(1500)]
+
+
+def test_offline_rows_wait_while_another_process_runs_the_run(
+    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old file must not end a training that began since, from another directory."""
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+    (tmp_path / "elsewhere").mkdir()
+    live = resweep.init(id="r1", resume="allow", dir="elsewhere")
+    live.log({"n": 1})
+    wait_until(lambda: row_values(store), description="the row of the live run")
+    clock.advance(50)
+    (file,) = sync(tmp_path).files
+    assert (file.outcome, store.run("r1").state) == (SyncOutcome.UNAVAILABLE, RunState.RUNNING)
+    assert (
+        "run r1: 1 rows kept for later, because another process runs the run now (it was heard 50 s ago) and would be "
+        "taken over; sync again when that has ended, or was not heard for 60 s"
+    ) in str(file)
+    live.log({"n": 2})
+    live.finish()
+    assert [(row.attempt, row.values["n"]) for row in store.history("r1")] == [(1, 1), (1, 2)]
+    assert sync(tmp_path).complete
+
+
+@pytest.mark.parametrize("how", ["silence", "take_over"])
+def test_offline_rows_do_not_wait_for_a_run_that_was_given_up(
+    store: Store, clock: Clock, tmp_path: Path, how: str
+) -> None:
+    """A run outside a sweep that is killed without a word stays `running`."""
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+    store.init_run(run_id="r1", resume="allow", nonce="killed", config={}, meta=RunMeta())
+    if how == "silence":
+        clock.advance(61)
+    assert sync(tmp_path, take_over=how == "take_over").stored == 1
+    assert store.run("r1").state is RunState.FINISHED
+
+
+def test_offline_rows_of_several_processes_are_sent_one_after_the_other(store: Store, tmp_path: Path) -> None:
+    """The first one was killed, so that the run is running after its rows are there."""
+    for number in range(2):
+        with resweep.init(id="r1", mode="offline") as run:
+            run.log({"n": number}, step=number)
+    first = spilled(tmp_path)[0]
+    first.write_text("".join(line for line in first.read_text().splitlines(True) if "exit_code" not in line))
+    os.utime(first, (1, 1))
+    assert {file.outcome for file in sync(tmp_path).files} == {SyncOutcome.STORED}
+    assert len(row_values(store)) == 2
 
 
 def test_summary_that_changes_while_it_is_written_down_is_written_again(
