@@ -4,7 +4,7 @@ The file has one entry for each run that was begun here with resume="auto" and h
 and project, and the host, process and command that run it. So several runs can live in one directory: the run of a
 living process of this host is never taken over, and of several dead ones the run of the same command is taken first,
 then the newest. An entry of another host is taken for dead, because a job that is started again on another node must
-find it.
+find it at once; when the run was heard last says nothing then, as its first process may have been killed just before.
 
 The file is written by rename, under a lock. A file that cannot be read is as good as none.
 """

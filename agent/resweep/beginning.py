@@ -131,7 +131,7 @@ class Assembly:
             run_id=self.run_id,
             objective=objective,
             ends_run=self.settings.claim is None,
-            look=run.look_at_open_row,
+            put_open_row=run.put_open_row,
             checkpoints=self.checkpoints,
         )
 
@@ -341,7 +341,13 @@ def _send_leftovers(store: Store, settings: Settings, run_id: str) -> None:
     if not any(spill_folder(settings.directory).glob(f"{glob.escape(run_id)}-*.jsonl")):
         return
     patiently(store, settings.init_timeout, run_id, lambda patient: patient.redis_time())
-    for file in sync(settings.directory, run_id=run_id).files:
+    try:
+        # Whoever has the run is taken over by this process in any case.
+        report = sync(settings.directory, run_id=run_id, take_over=settings.resume != "never")
+    except OSError as error:  # a run must not fail to begin because of the rows of another process
+        logger.warning("rows of an earlier process of run %s stay in files: %s", run_id, error)
+        return
+    for file in report.files:
         if file.outcome is not SyncOutcome.IN_USE:
             logger.warning("rows of an earlier process: %s", file)
 

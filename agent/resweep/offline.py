@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resweep.sender import Sender, Ticket
+from resweep.sender import Left, Sender, Ticket
 from resweep.spill import Commit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Channel(Protocol):
     def mark_preempting(self, timeout: float) -> bool: ...
     def commit(self, commit: Commit, timeout: float) -> Ticket: ...
     def fall_back(self, lost: str, path: str | None, metadata: Mapping[str, Any], reason: str) -> None: ...
-    def close(self, exit_code: int, timeout: float) -> int: ...
+    def close(self, exit_code: int, timeout: float) -> Left: ...
 
 
 class OfflineSender(Sender):
@@ -87,9 +87,9 @@ class Silent:
     def fall_back(self, lost: str, path: str | None, metadata: Mapping[str, Any], reason: str) -> None:
         """Rank 0 tells it."""
 
-    def close(self, exit_code: int, timeout: float) -> int:
+    def close(self, exit_code: int, timeout: float) -> Left:
         """Nothing is left."""
-        return 0
+        return Left()
 
 
 def _open_ticket() -> Ticket:

@@ -27,7 +27,7 @@ WRITE_WAIT = 1.0
 
 
 class Outbox:
-    """One thread appends, one sends, either may write the file."""
+    """One thread at a time appends rows, one sends, either may write the file."""
 
     def __init__(
         self, spill: SpillFile, warn: Callable[[str, str], None], *, first_seq: int = 1, limit: int = LIMIT
@@ -68,7 +68,7 @@ class Outbox:
         return len(self._memory) > self._limit // 5
 
     def append_row(self, step: int, values: dict[str, Any]) -> None:
-        """Take a row; never waits for the store. Its caller is the only one that appends."""
+        """Take a row; never waits for the store. Its callers hold a lock against each other."""
         if len(self._memory) >= self._limit:
             self._make_room()
             if len(self._memory) >= self._hard_limit:

@@ -18,13 +18,19 @@ from resweep.exitstatus import code_of
 from resweep.notes import Notes
 from resweep.preemption import Callback, NoticeWatch, Preempting
 from resweep.saving import Checkpoints, Saving
-from resweep.steps import Row, StepLedger
+from resweep.steps import StepLedger
 from resweep.summaries import Summary
 from resweep.values import plain, plain_row
+from resweep.waiting import wait_for
 
 if TYPE_CHECKING:
     from resweep.offline import Channel
+    from resweep.sender import Left
     from resweep_scheduler.store import Checkpoint
+
+
+END_TIMEOUT = 5.0
+"""Seconds that rows and the end have in any case, when checkpoints have taken all the time that `finish` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,11 @@ class Run:
         self._watch = NoticeWatch.from_environment(os.environ)
         self._preempting = Preempting(self._watch)
         self._checkpoint_step: int | None = None
-        self._finished = False
+        self._finished = False  # takes no rows any more
+        self._ended = False  # all that it took is sent or written down
+        self._finisher = 0  # the thread that sees to that
+        self._exit_code = 0
+        self._deadline = 0.0
 
     def begin(self, channel: Channel) -> None:
         """Connect it to what carries its rows; called once, by ``init``."""
@@ -218,12 +228,16 @@ class Run:
             finally:
                 self._applying = False
 
-    def look_at_open_row(self) -> list[Row]:
-        """The row that is not complete, unless it was seen as it stands; for the thread that sends."""
+    def put_open_row(self) -> None:
+        """Have the row that is not complete sent, unless it was as it stands; for the thread that sends.
+
+        Under the lock: the row as it was must not come after the one that `log` completes meanwhile.
+        """
         if not self._lock.acquire(timeout=0.1):
-            return []
+            return
         try:
-            return self._ledger.look()
+            for row in self._ledger.look():
+                self._channel.put(*row)
         finally:
             self._lock.release()
 
@@ -349,29 +363,61 @@ class Run:
         return found.path
 
     def finish(self, exit_code: int = 0) -> None:
-        """Send what waits, at most RESWEEP_FINISH_TIMEOUT (30 s), and end the run. Does nothing when called again.
+        """Send what waits, at most RESWEEP_FINISH_TIMEOUT (30 s), and end the run. Changes nothing when called again.
+
+        When checkpoints take all that time, rows and the end have up to 5 s more.
+        Returns when all is sent, or written down for ``resweep sync``; what interrupts it has it written down at once.
 
         Inside a sweep the agent reports the end by the exit status of the process; `exit_code` counts outside only.
         """
-        if self._finished or os.getpid() != self._pid:
+        if self._ended or os.getpid() != self._pid:
             return
-        self._watch.close(self._facts.finish_timeout)
+        if not self._finished:
+            self._watch.close(self._facts.finish_timeout)
         with self._lock:
-            self._applying = False  # this may be a signal handler that interrupted `log`, which will not go on
-            self._apply()
-            for row in self._ledger.close():
-                self._channel.put(*row)
-            self._finished = True
-        deadline = time.monotonic() + self._facts.finish_timeout
-        self._checkpoints.finish(self._facts.finish_timeout)
-        left = self._channel.close(exit_code, max(0.0, deadline - time.monotonic()))
-        if left:
+            if not self._finished:  # neither before nor, by a callback, while it was waited for
+                self._applying = False  # this may be a signal handler that interrupted `log`, which will not go on
+                self._apply()
+                for row in self._ledger.close():
+                    self._channel.put(*row)
+                self._finisher = threading.get_ident()
+                self._exit_code = exit_code
+                self._deadline = time.monotonic() + self._facts.finish_timeout
+                self._finished = True
+        self._end()
+
+    def _end(self) -> None:
+        """Have all that the run took sent or written down when this returns, or raises.
+
+        The first call does it; others must not let the process end before. One of another thread waits for the first.
+        One in a signal handler that interrupted the first takes its place, because the handler may end the process.
+        """
+        timeout = self._facts.finish_timeout
+        at_least = min(END_TIMEOUT, timeout)
+        try:
+            if self._finisher != threading.get_ident() and wait_for(lambda: self._ended, timeout + at_least):
+                return
+            self._checkpoints.finish(round(max(0.0, self._deadline - time.monotonic()), 1))
+            left = self._channel.close(self._exit_code, max(at_least, self._deadline - time.monotonic()))
+        except BaseException:  # KeyboardInterrupt, or a handler's sys.exit()
+            self._deadline = 0.0  # there is no time to wait
+            self._conclude(self._channel.close(self._exit_code, 0.0))
+            raise
+        self._conclude(left)
+
+    def _conclude(self, left: Left) -> None:
+        if self._ended:
+            return
+        if left.rows or left.end:
+            what = f"{left.rows} rows" if left.rows else "its end"
+            when = f"within {self._facts.finish_timeout:g} s" if self._deadline else "before finish was interrupted"
             self._notes.once(
                 "left",
-                f"run {self.id}: {left} rows could not be sent within {self._facts.finish_timeout:g} s and are kept in "
-                f"a file; send them with: resweep sync {self._facts.directory}",
+                f"run {self.id}: {what} could not be sent {when} and {'are' if left.rows else 'is'} kept in a file; "
+                f"send {'them' if left.rows else 'it'} with: resweep sync {self._facts.directory}",
             )
-        self._on_finish(self, exit_code)
+        self._ended = True
+        self._on_finish(self, self._exit_code)
 
     def __enter__(self) -> Self:
         return self

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resweep.notes import Notes, logger
 from resweep.outbox import Outbox
 from resweep.saving import Checkpoints
 from resweep.spill import Commit, Row
-from resweep.steps import Row as OpenRow
 from resweep.summaries import Summary
+from resweep.waiting import wait_for
 
 if TYPE_CHECKING:
     from resweep_scheduler.store import ClaimToken, Hold, Objective, Store, WriteAnswer
@@ -30,6 +30,13 @@ INTERVAL = 0.5  # seconds between two looks at the outbox
 LONGEST_PAUSE = 2.0  # seconds between two tries while Redis is away
 URGENT_PAUSE = 0.2  # the same while somebody waits for an answer
 MARK_REASON = "script"
+
+
+class Left(NamedTuple):
+    """What `close` could not send, and left in the file."""
+
+    rows: int = 0
+    end: bool = False  # the run's end
 
 
 class FencedError(Exception):
@@ -48,7 +55,7 @@ class Sender:
     """Sends for one attempt.
 
     Args:
-        look: Returns the open row if it was not seen as it stands; called in the sender's thread.
+        put_open_row: Calls `put` with the open row if it was not seen as it stands; called in the sender's thread.
         ends_run: Whether `close` reports the end; inside a sweep the agent does.
         checkpoints: Asked whether a checkpoint still waits for its commit, and told when Redis has it.
     """
@@ -64,7 +71,7 @@ class Sender:
         run_id: str,
         objective: Objective | None,
         ends_run: bool,
-        look: Callable[[], list[OpenRow]],
+        put_open_row: Callable[[], None],
         checkpoints: Checkpoints,
     ) -> None:
         self._store = store
@@ -75,7 +82,7 @@ class Sender:
         self._run_id = run_id
         self._objective = objective
         self._ends_run = ends_run
-        self._look = look
+        self._put_open_row = put_open_row
         self._checkpoints = checkpoints
         self._config: dict[str, Any] = {}  # top-level keys that the store does not have
         self._config_on_its_way: dict[str, Any] = {}
@@ -93,6 +100,8 @@ class Sender:
         self.silent = False  # log() has nothing to do
         self._drained = threading.Event()
         self._abandoned = False
+        self._leaving = False  # somebody writes down what is left
+        self._leaving_lock = threading.RLock()
         self._thread = threading.Thread(target=self._loop, name="resweep-sender", daemon=True)
 
     def start(self) -> None:
@@ -101,7 +110,7 @@ class Sender:
     # Called by the training thread.
 
     def put(self, step: int, values: dict[str, Any]) -> None:
-        """Take a complete row; returns at once."""
+        """Take a row, under the lock of the run; returns at once."""
         self._outbox.append_row(step, values)
         if self._outbox.crowded:
             self._nudge()
@@ -140,20 +149,34 @@ class Sender:
                 store = self._store.patient(URGENT_PAUSE)
                 store.fall_back(self._token, lost=lost, path=path, metadata=metadata, reason=reason)
 
-    def close(self, exit_code: int, timeout: float) -> int:
-        """Send what waits and, outside a sweep, the end; returns how many rows are left in the file."""
+    def close(self, exit_code: int, timeout: float) -> Left:
+        """Send what waits and, outside a sweep, the end; returns what is left in the file.
+
+        May be called again when it was interrupted, by another thread, and in a signal handler that interrupts it.
+        """
         self._exit_code = exit_code
         self._nudge()
-        done = self._drained.wait(timeout)
+        done = wait_for(self._drained.is_set, timeout)
         self._abandoned = True
         self._nudge()
+        with self._leaving_lock:
+            if self._leaving:  # a signal handler, which interrupted the rest of this: that goes on after it
+                return Left(self._outbox.rows_waiting, self._ends_run)
+            self._leaving = True
+            try:
+                return self._leave(exit_code, done)
+            finally:
+                self._leaving = False
+
+    def _leave(self, exit_code: int, done: bool) -> Left:
+        """Write down what was not sent."""
         if done or self.silent:
             self._outbox.close()
             self._thread.join(1.0)
-            return 0
+            return Left()
         for ticket in list(self._commits.values()):
             ticket.answer(None)  # nobody will know here
-        left = self._outbox.rows_waiting
+        left = Left(self._outbox.rows_waiting, self._ends_run)
         # The thread may be in the midst of a call that fails: everything is written down, whatever it has noted.
         with self._config_lock:
             config = self._config_on_its_way | self._config
@@ -183,7 +206,7 @@ class Sender:
         if self._abandoned or self.silent:
             return INTERVAL
         try:
-            self._look_at_open_row()
+            self._take_open_row()
             if now < self._next_try and not self._urgent():
                 self._outbox.write_down()
                 return min(INTERVAL, self._next_try - now)
@@ -226,10 +249,11 @@ class Sender:
             self._end(self._exit_code)
             self._drained.set()
 
-    def _look_at_open_row(self) -> None:
-        # What a script leaves open is stored, too, before the script is killed.
-        for step, values in self._look():
-            self._outbox.append_row(step, values)
+    def _take_open_row(self) -> None:
+        # What a script leaves open is stored, too, before the script is killed. But a full memory would be waited for,
+        # with the lock that `log` needs.
+        if not self._outbox.crowded:
+            self._put_open_row()
 
     def _send_marks(self) -> None:
         while not self._marks.empty():

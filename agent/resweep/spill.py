@@ -230,7 +230,7 @@ class SpillFile:
         data = ("\n".join(lines) + "\n").encode()
         try:
             _write_all(file, data)
-        except OSError:
+        except BaseException:  # what a signal handler raises, too
             os.ftruncate(file, before)
             raise
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resweep_scheduler.store import ClaimToken, Objective, Store, WriteAnswer
 
 PATIENCE = 5.0  # seconds for which a call is tried again
+SILENCE = 60.0  # seconds after which a run that has no lease counts as given up
 
 
 class SyncOutcome(StrEnum):
@@ -100,13 +101,32 @@ class _LaterError(Exception):
     """The rows cannot be taken now."""
 
 
-def sync(directory: str | os.PathLike[str], url: str | None = None, *, run_id: str | None = None) -> SyncReport:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be sent where.
+
+    Attributes:
+        own: The nonces of offline runs that this very call has begun.
+    """
+
+    url: str | None
+    run_id: str | None
+    take_over: bool
+    own: set[str] = field(default_factory=set)
+
+
+def sync(
+    directory: str | os.PathLike[str], url: str | None = None, *, run_id: str | None = None, take_over: bool = False
+) -> SyncReport:
     """Send every spill file of a directory, and remove each that is stored whole or refused.
+
+    Rows that were logged offline become an attempt of their own, so they wait while another process runs the run.
 
     Args:
         directory: The ``dir`` of the runs, the folder of the files, or one file.
         url: The server; defaults to RESWEEP_URL, REDIS_URL, the embedded server.
         run_id: Only the files of this run.
+        take_over: Send rows that were logged offline even if a process runs the run now; it falls silent.
 
     Raises:
         UsageError: There is no such directory.
@@ -115,57 +135,78 @@ def sync(directory: str | os.PathLike[str], url: str | None = None, *, run_id: s
     place = Path(directory)
     if not place.exists():
         raise UsageError(f"sync sends the rows below a directory, and {place} does not exist; give the dir of the run")
-    return SyncReport([found for path in _spill_files(place) if (found := _sync_file(path, url, run_id)) is not None])
+    order = _Order(url, run_id, take_over)
+    return SyncReport([found for path in _spill_files(place) if (found := _sync_file(path, order)) is not None])
 
 
 def _spill_files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     folder = spill_folder(place)
-    return sorted((folder if folder.is_dir() else place).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    return sorted((folder if folder.is_dir() else place).glob("*.jsonl"), key=_written_at)
 
 
-def _sync_file(path: Path, url: str | None, run_id: str | None) -> SyncedFile | None:
-    """Send one file; None when it is not one of those that were asked for."""
-    from resweep_scheduler.store import StoreError
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # its process has sent it meanwhile
+        return 0.0
 
+
+def _sync_file(path: Path, order: _Order) -> SyncedFile | None:
+    """Send one file; None when it is not one of those that were asked for, or is not there any more."""
     try:
         header = Header.decode(next(read_records(path)))
+        if order.run_id is not None and header.run_id != order.run_id:
+            return None
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None  # its process, or another sync, has sent it meanwhile
     except (OSError, ValueError, TypeError, StopIteration) as error:
         why = "it has no header" if isinstance(error, StopIteration) else str(error)
-        return None if run_id else SyncedFile(path, SyncOutcome.UNREADABLE, detail=why)
-    if run_id is not None and header.run_id != run_id:
-        return None
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return None if order.run_id else SyncedFile(path, SyncOutcome.UNREADABLE, detail=why)
     try:
         if not lock(file):
             return SyncedFile(
                 path, SyncOutcome.IN_USE, header.run_id, detail="its process still runs and sends it itself"
             )
-        store = open_store(header.entity, header.project, url)
-        delivery = _Delivery(store, header, path)
         try:
-            delivery.send()
-        except _RefusedError as error:
-            path.unlink(missing_ok=True)
-            return delivery.outcome(SyncOutcome.REFUSED, str(error))
-        except (_LaterError, StoreError) as error:
-            return delivery.outcome(SyncOutcome.UNAVAILABLE, str(error))
-        finally:
-            close_store(store)
-        path.unlink(missing_ok=True)
-        return delivery.outcome(SyncOutcome.STORED)
+            records = list(islice(read_records(path), 1, None))
+        except FileNotFoundError:
+            return None
+        return _deliver(path, header, records, order)
     finally:
         os.close(file)
+
+
+def _deliver(path: Path, header: Header, records: list[dict[str, Any]], order: _Order) -> SyncedFile:
+    """Send what a file has after its header."""
+    from resweep_scheduler.store import StoreError
+
+    store = open_store(header.entity, header.project, order.url)
+    delivery = _Delivery(store, header, path, records, order)
+    try:
+        delivery.send()
+    except _RefusedError as error:
+        path.unlink(missing_ok=True)
+        return delivery.outcome(SyncOutcome.REFUSED, str(error))
+    except (_LaterError, StoreError) as error:
+        return delivery.outcome(SyncOutcome.UNAVAILABLE, str(error))
+    finally:
+        close_store(store)
+    path.unlink(missing_ok=True)
+    return delivery.outcome(SyncOutcome.STORED)
 
 
 class _Delivery:
     """One file on its way."""
 
-    def __init__(self, store: Store, header: Header, path: Path) -> None:
+    def __init__(self, store: Store, header: Header, path: Path, records: list[dict[str, Any]], order: _Order) -> None:
         self._store = store.patient(PATIENCE)
         self._header = header
         self._path = path
+        self._records = records
+        self._order = order
         self._rows = 0
         self._stored = 0
         self._objective: Objective
@@ -181,7 +222,7 @@ class _Delivery:
         """
         facts: dict[str, Any] = {}
         entries: list[Entry] = []
-        for record in islice(read_records(self._path), 1, None):
+        for record in self._records:
             entry = decode_entry(record)
             if entry is None:
                 facts |= record
@@ -207,6 +248,7 @@ class _Delivery:
             return ClaimToken.decode(run_id, self._header.claim)
         if init is None:
             raise _LaterError("its header names no claim; a later version may have written it")
+        self._spare_the_living(run_id, init["nonce"])
         config = {**init["config"], **facts.pop("config", {})}
         tags = init["tags"]
         answer = self._store.init_run(
@@ -220,8 +262,19 @@ class _Delivery:
             raise _LaterError("an agent runs the run now")
         if answer.token is None:
             raise _RefusedError("the run was taken over by another attempt")
+        self._order.own.add(init["nonce"])
         self._objective = answer.objective
         return answer.token
+
+    def _spare_the_living(self, run_id: str, nonce: str) -> None:
+        """Rows of before must not end a run that another process has begun since."""
+        writer = None if self._order.take_over else self._store.writer(run_id)
+        if writer is None or writer.nonce in (nonce, *self._order.own) or writer.silent_ms > SILENCE * 1000:
+            return
+        raise _LaterError(
+            f"another process runs the run now (it was heard {max(0, writer.silent_ms) / 1000:.0f} s ago) and would be "
+            f"taken over; sync again when that has ended, or was not heard for {SILENCE:g} s"
+        )
 
     def _log(self, token: ClaimToken, rows: list[Row]) -> None:
         from resweep_scheduler.store.batches import make_batch

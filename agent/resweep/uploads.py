@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 
 from resweep.notes import logger
 from resweep.saving import Saving
+from resweep.waiting import wait_for
 
 SUPERSEDED = "a newer checkpoint took its place before it was sent"
 UNFINISHED = "the run was finished before it was sent"
@@ -76,7 +77,7 @@ class Uploads:
         if self._thread is None:
             return None
         self._jobs.put(None)
-        if self._done.wait(timeout):
+        if wait_for(self._done.is_set, timeout):
             return None
         self._abandoned = True
         return self._current

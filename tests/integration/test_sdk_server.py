@@ -155,6 +155,45 @@ def test_a_script_that_ends_while_the_server_is_away_leaves_its_rows_for_sync(
     assert Path(record.checkpoint.path).exists()
 
 
+@pytest.mark.parametrize("handler", ["resweep.finish(1); sys.exit(1)", "sys.exit(1)", "resweep.finish(1); os._exit(1)"])
+def test_a_script_that_is_ended_while_finish_waits_for_a_frozen_server_leaves_its_rows(
+    mortal_store: Store, server: Server, directory: Path, handler: str
+) -> None:
+    script = f"""
+        import os, resweep, signal, sys, time
+
+        def leave(number, frame):
+            {handler}
+
+        signal.signal(signal.SIGTERM, leave)
+        run = resweep.init(id="r1")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for n in range(500):
+            run.log({{"n": n}})
+        time.sleep(1)  # the thread that sends is in a call that gets no answer
+        for n in range(500, 1000):
+            run.log({{"n": n}})
+        print("ends", flush=True)
+        run.finish()
+    """
+    with start_script(script, directory, {"RESWEEP_FINISH_TIMEOUT": "2"}) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        server.freeze()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ends\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "1000 rows could not be sent" in errors
+    server.thaw()
+    assert sync(directory, server.url).complete
+    assert row_steps(mortal_store) == list(range(1000))
+
+
 def test_a_script_that_is_killed_while_the_server_is_away_leaves_its_rows_for_the_next_one(
     mortal_store: Store, server: Server, directory: Path
 ) -> None:

@@ -22,8 +22,9 @@ from resweep import remote_checkpoints, session
 from resweep.bucket import Bucket, UnreachableError, open_bucket
 from resweep.errors import CommError, UsageError
 from resweep.saving import Saving
+from resweep.spill import spill_folder
 from resweep.sync import sync
-from resweep_scheduler.store import Checkpoint, Store, StoreUnavailableError
+from resweep_scheduler.store import Checkpoint, RunState, Store, StoreUnavailableError
 
 
 @pytest.fixture
@@ -417,6 +418,23 @@ def test_finish_waits_for_what_is_on_its_way_and_says_what_it_could_not_wait_for
     gate.let_pass()
     assert lost.wait(30) is False
     assert committed(store).step == 1
+
+
+def test_a_slow_checkpoint_leaves_time_for_the_rows_and_the_end(
+    store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.3")
+    gate = Gate(monkeypatch)
+    run = resweep.init(id="r1")
+    run.log({"n": 0})
+    run.save_checkpoint(model, wait=False)
+    gate.wait()
+    run.finish(3)
+    gate.let_pass()
+    record = store.run("r1")
+    assert (record.state, record.exit_code, record.step) == (RunState.FAILED, 3, 0)
+    assert "the checkpoint of step 0 could not be sent within 0.3 s" in caplog.text
+    assert not list(spill_folder(tmp_path).glob("*.jsonl"))
 
 
 def test_while_redis_is_away_checkpoints_wait_for_their_commit(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +14,16 @@ from typing import Any
 import pytest
 from support.sdk import begin_attempt, enter_attempt, fake_sdk
 from support.stopping import hyperband
-from support.stores import SWEEP, Agent
+from support.stores import SWEEP, Agent, Clock
 from support.waiting import wait_until
 
 import resweep
+import resweep.sync as syncing
 from resweep.outbox import Outbox
 from resweep.sender import INTERVAL, Sender
 from resweep.spill import Header, Row, SpillFile, spill_folder
 from resweep.sync import SyncOutcome, sync
-from resweep_scheduler.store import Hold, RunState, Store, StoreRefusedError, StoreUnavailableError
+from resweep_scheduler.store import Hold, RunMeta, RunState, Store, StoreRefusedError, StoreUnavailableError
 
 HEADER = Header("r1", "local", "p", "1:nonce")
 
@@ -103,6 +108,29 @@ def test_rows_survive_an_outage_in_order(store: Store, outage: Outage, tmp_path:
     assert store.run("r1").state is RunState.FINISHED
 
 
+def test_an_open_row_that_changes_while_it_is_sent_is_stored_as_it_was_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that sends looks at the open row; before it has put it into the outbox, the training goes on."""
+    append = Outbox.append_row
+    looked, logged = threading.Event(), threading.Event()
+
+    def append_slowly(outbox: Outbox, step: int, values: dict[str, Any]) -> None:
+        if threading.current_thread().name == "resweep-sender" and not looked.is_set():
+            looked.set()
+            logged.wait(0.5)
+        append(outbox, step, values)
+
+    monkeypatch.setattr(Outbox, "append_row", append_slowly)
+    with resweep.init(id="r1") as run:
+        run.log({"a": 1}, step=0)
+        assert looked.wait(10)
+        run.log({"a": 2}, step=0, commit=True)
+        logged.set()
+        run.log({"a": 3})
+    assert row_values(store) == [{"a": 2}, {"a": 3}]
+
+
 def test_writes_whose_answers_are_lost_count_once(store: Store, outage: Outage) -> None:
     run = resweep.init(id="r1")
     outage.on = outage.late = True
@@ -175,6 +203,99 @@ def test_what_finish_cannot_send_is_kept_and_said_and_synced(
     assert (record.state, record.exit_code, record.summary, record.config["late"]) == (RunState.FAILED, 3, {"n": 3}, 1)
     assert spilled(tmp_path) == []
     assert str(sync(tmp_path)) == "no rows wait in files here"
+
+
+def test_an_end_that_finish_cannot_send_is_said_too(
+    store: Store, outage: Outage, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are stored: without a word nobody would know why the run is still `running`."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
+    run = resweep.init(id="r1")
+    run.log({"n": 0})
+    wait_until(lambda: store.run("r1").summary == {"n": 0}, description="the row and the summary")
+    outage.on = True
+    run.finish(3)
+    assert (
+        f"run r1: its end could not be sent within 0.5 s and is kept in a file; send it with: resweep sync {tmp_path}"
+        in caplog.text
+    )
+    outage.on = False
+    assert sync(tmp_path).complete
+    assert (store.run("r1").state, store.run("r1").exit_code) == (RunState.FAILED, 3)
+
+
+@pytest.fixture
+def hung(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Redis hangs from the first row on: the thread that sends is in a call that does not return. Set when it is."""
+    reached, over = threading.Event(), threading.Event()
+
+    def hang(*arguments: Any, **named: Any) -> Any:
+        reached.set()
+        over.wait(60)
+        raise StoreUnavailableError("redis://x does not answer")
+
+    monkeypatch.setattr(Store, "log", hang)
+    yield reached
+    over.set()
+
+
+def rows_in_files(directory: Path) -> list[int]:
+    lines = [json.loads(line) for path in spilled(directory) for line in path.read_text().splitlines()]
+    return [line["step"] for line in lines if "row" in line]
+
+
+def log_while_hung(run: resweep.Run, hung: threading.Event) -> None:
+    """Two rows are on their way, and two wait."""
+    for step in range(4):
+        run.log({"n": step})
+        if step == 1:
+            assert hung.wait(10)
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+def test_what_interrupts_finish_leaves_the_rows_in_a_file(
+    hung: threading.Event,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    finishes: bool,
+) -> None:
+    """A signal's handler ends the script, with or without a `finish` of its own."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "1.5" if finishes else "60")
+
+    def leave(*_: object) -> None:
+        if finishes:
+            resweep.finish(1)
+            assert rows_in_files(tmp_path) == [0, 1, 2, 3], "a handler may go on with os._exit()"
+        sys.exit(1)
+
+    run = resweep.init(id="r1")
+    log_while_hung(run, hung)
+    before = signal.signal(signal.SIGALRM, leave)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(SystemExit):
+            run.finish(3)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert rows_in_files(tmp_path) == [0, 1, 2, 3]
+    assert '{"exit_code":3}' in spilled(tmp_path)[0].read_text()
+    assert caplog.text.count("run r1: 4 rows could not be sent") == 1
+    assert resweep.run is None
+
+
+def test_finish_waits_for_the_finish_of_another_thread(
+    hung: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it returns the process may end, and its threads with it."""
+    monkeypatch.setenv("RESWEEP_FINISH_TIMEOUT", "0.5")
+    run = resweep.init(id="r1")
+    log_while_hung(run, hung)
+    threading.Thread(target=run.finish, args=(3,), daemon=True).start()
+    wait_until(lambda: run.finished, description="the other finish")
+    run.finish(0)
+    assert rows_in_files(tmp_path) == [0, 1, 2, 3]
+    assert '{"exit_code":3}' in spilled(tmp_path)[0].read_text()
 
 
 def test_init_sends_what_an_earlier_process_left(
@@ -317,6 +438,55 @@ def test_offline_rows_make_a_run_when_they_are_synced(
     assert row_values(store) == [{"n": step} for step in range(1500)]
 
 
+def test_offline_rows_wait_while_another_process_runs_the_run(
+    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old file must not end a training that began since, from another directory."""
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+    (tmp_path / "elsewhere").mkdir()
+    live = resweep.init(id="r1", resume="allow", dir="elsewhere")
+    live.log({"n": 1})
+    wait_until(lambda: row_values(store), description="the row of the live run")
+    clock.advance(50)
+    (file,) = sync(tmp_path).files
+    assert (file.outcome, store.run("r1").state) == (SyncOutcome.UNAVAILABLE, RunState.RUNNING)
+    assert (
+        "run r1: 1 rows kept for later, because another process runs the run now (it was heard 50 s ago) and would be "
+        "taken over; sync again when that has ended, or was not heard for 60 s"
+    ) in str(file)
+    live.log({"n": 2})
+    live.finish()
+    assert [(row.attempt, row.values["n"]) for row in store.history("r1")] == [(1, 1), (1, 2)]
+    assert sync(tmp_path).complete
+
+
+@pytest.mark.parametrize("how", ["silence", "take_over"])
+def test_offline_rows_do_not_wait_for_a_run_that_was_given_up(
+    store: Store, clock: Clock, tmp_path: Path, how: str
+) -> None:
+    """A run outside a sweep that is killed without a word stays `running`."""
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+    store.init_run(run_id="r1", resume="allow", nonce="killed", config={}, meta=RunMeta())
+    if how == "silence":
+        clock.advance(61)
+    assert sync(tmp_path, take_over=how == "take_over").stored == 1
+    assert store.run("r1").state is RunState.FINISHED
+
+
+def test_offline_rows_of_several_processes_are_sent_one_after_the_other(store: Store, tmp_path: Path) -> None:
+    """The first one was killed, so that the run is running after its rows are there."""
+    for number in range(2):
+        with resweep.init(id="r1", mode="offline") as run:
+            run.log({"n": number}, step=number)
+    first = spilled(tmp_path)[0]
+    first.write_text("".join(line for line in first.read_text().splitlines(True) if "exit_code" not in line))
+    os.utime(first, (1, 1))
+    assert {file.outcome for file in sync(tmp_path).files} == {SyncOutcome.STORED}
+    assert len(row_values(store)) == 2
+
+
 def test_summary_that_changes_while_it_is_written_down_is_written_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +620,47 @@ def test_sync_leaves_alone_what_is_no_spill_file_or_in_use(store: Store, tmp_pat
     }
     assert len(spilled(tmp_path)) == 4
     file.remove()
+
+
+@pytest.mark.parametrize("after", ["glob", "header", "open", "lock"])
+def test_files_that_vanish_while_sync_looks_are_passed_over(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The processes of other runs send and remove their files meanwhile, in the same folder."""
+    for run_id in ("r1", "r2"):
+        with resweep.init(id=run_id, mode="offline") as run:
+            run.log({"n": 0})
+    vanishing, staying = spilled(tmp_path)
+    places: dict[str, Any] = {"glob": (Path, "glob"), "header": (Header, "decode"), "open": (os, "open")}
+    owner, name = places.get(after, (syncing, "lock"))
+    call = getattr(owner, name)
+
+    def vanish(*arguments: Any, **named: Any) -> Any:
+        answer = call(*arguments, **named)
+        if name == "glob":
+            answer = list(answer)
+        vanishing.unlink(missing_ok=True)
+        return answer
+
+    monkeypatch.setattr(owner, name, vanish)
+    report = sync(tmp_path)
+    assert [file.path for file in report.files if file.outcome is SyncOutcome.STORED] == [staying]
+    assert report.complete
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("not yours")])
+def test_init_goes_on_when_files_of_other_processes_cannot_be_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    with resweep.init(id="r1", mode="offline") as run:
+        run.log({"n": 0})
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("resweep.sync._spill_files", fail)
+    with resweep.init(id="r1", resume="allow") as run:
+        assert run.id == "r1"
 
 
 def test_sync_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
