@@ -13,6 +13,7 @@ from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep
 from resweep_scheduler.config import SweepConfig, parse_sweep
 from resweep_scheduler.search import Sources
 from resweep_scheduler.service import scheduler, watcher
+from resweep_scheduler.service.jobs import Jobs
 from resweep_scheduler.service.scheduler import OVERDUE_MS, Duties, SchedulerOptions
 from resweep_scheduler.service.watcher import Watched, Watcher
 from resweep_scheduler.store import Demand, Store, SweepCommand, UnknownSweepError
@@ -26,10 +27,14 @@ class Calls:
     """Jobs that are asked for, and deliveries that are made at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.jobs: list[tuple[str, str]] = []
+        self.jobs: list[tuple[str, ...]] = []
         self.delivered = 0
-        monkeypatch.setattr(scheduler, "call_for", lambda _url, *words: self.jobs.append(words))
+        monkeypatch.setattr(scheduler, "call_for", self.call_for)
         monkeypatch.setattr(scheduler, "deliver_due", self.deliver)
+
+    def call_for(self, _url: str, *words: str, **_: object) -> bool:
+        self.jobs.append(words)
+        return True
 
     def deliver(self, *_: object, **__: object) -> int:
         self.delivered += 1
@@ -99,6 +104,36 @@ def test_open_sweeps_are_kept(store: Store, calls: Calls) -> None:
     make_sweep(store)
     duties(queued=False, keep_finished=0)(watched(store, GRID))
     assert store.client.exists(store.keys.sweep(SWEEP))
+
+
+def test_an_old_job_of_the_retention_leaves_a_sweep_alone_that_goes_on(
+    store: Store, clock: Clock, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service that asked for it was killed; a person resumed the sweep before the next one came."""
+    make_sweep(store)
+    agent = Agent(store, preemptible=True)
+    agent.take(make_offer(1))
+    agent.end(1)
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    clock.advance(31 * 86_400)
+    duties(keep_finished=30.0)(watched(store, GRID))
+    ((function, *arguments),) = calls.jobs
+    assert function == "expire"
+    store.command_sweep(SWEEP, SweepCommand.RESUME)
+    store.retry_runs(SWEEP, ["run0"])
+    agent.take()
+    agent.end(1, preempted=True)
+    jobs = Jobs(watcher_of(store, monkeypatch), exports=Path())
+    jobs.table()[function](*arguments)
+    assert store.sweep(SWEEP).queue == ("run0",)
+
+    store.command_sweep(SWEEP, SweepCommand.CANCEL)
+    jobs.table()[function](*arguments)
+    assert store.sweep(SWEEP).queue == ("run0",)  # it was canceled just now
+    clock.advance(31 * 86_400)
+    jobs.table()[function](*arguments)
+    jobs.table()[function](*arguments)
+    assert not store.client.exists(store.keys.sweep(SWEEP))
 
 
 # The watcher.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from resweep_scheduler.search.source import NO_SOURCES, Sources
 from resweep_scheduler.service.jobs import Jobs, call_for, job_class
 from resweep_scheduler.service.queue import QUEUE, NoQueueError, queue_client
+from resweep_scheduler.service.retention import is_old
 from resweep_scheduler.service.watcher import Watched, Watcher
 from resweep_scheduler.service.webhooks import deliver_due, note_events, targets_of
 from resweep_scheduler.store import IllegalTransitionError, StoreError
@@ -36,6 +37,8 @@ QUIET = 10.0
 """Seconds between two looks at the webhooks of a sweep that is over, and between two at its age."""
 OVERDUE_MS = 20_000
 WORKER_TTL = 60
+EXPIRE_TTL = 60
+"""Seconds after which a removal that nobody began with is dropped; the next look asks again."""
 MAINTENANCE_INTERVAL = 30
 PAUSE = 2.0
 """Seconds before a worker that lost Redis is replaced."""
@@ -103,19 +106,21 @@ class Duties:
 
     def _remove_if_old(self, watched: Watched, now_ms: int) -> None:
         days = self._options.keep_finished
-        last = watched.store.last_event_id(watched.sweep_id)
-        if days is None or not last or now_ms - int(last.partition("-")[0]) < days * DAY_MS:
+        if days is None:
             return
-        if self._queue("remove", watched.sweep_id):
+        max_age_ms = round(days * DAY_MS)
+        if not is_old(watched.store, watched.sweep_id, max_age_ms, now_ms=now_ms):
+            return
+        if self._queue("expire", watched.sweep_id, str(max_age_ms), ttl=EXPIRE_TTL):
             return
         try:
-            watched.store.remove_sweep(watched.sweep_id)
-        except IllegalTransitionError:  # a run of it came back to life
+            watched.store.remove_sweep(watched.sweep_id, only_over=True)
+        except IllegalTransitionError:  # a run of it came back to life, or somebody resumed it
             return
 
-    def _queue(self, function: str, sweep_id: str) -> bool:
+    def _queue(self, function: str, sweep_id: str, *more: str, ttl: int | None = None) -> bool:
         if self._queued:
-            call_for(self._options.url, function, sweep_id)
+            call_for(self._options.url, function, sweep_id, *more, ttl=ttl)
         return self._queued
 
 
