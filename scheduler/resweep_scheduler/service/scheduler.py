@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from resweep_scheduler.search.source import NO_SOURCES, Sources
@@ -146,6 +147,7 @@ class Scheduler:
         )
         self._jobs = Jobs(self._watcher, exports=options.exports, webhook_url=options.webhook_url)
         self._stop = threading.Event()
+        self._asked_to_end = False  # by a signal, in the main thread: an event's lock could be held by the same thread
 
     def run(self) -> None:
         """Work until SIGINT or SIGTERM; with `burst` until nothing is left.
@@ -170,35 +172,52 @@ class Scheduler:
 
     def _work_on(self) -> None:
         """Replace the worker as long as Redis takes it from us, and nobody asks us to end."""
-        stopping = False
-        while not stopping:
-            try:
-                stopping = self._work(burst=False)
-            except StoreError as error:
-                _log.warning("worker-lost: %s", error)
-            if not stopping:
-                time.sleep(PAUSE)
+        from rq.exceptions import StopRequested
 
-    def _work(self, *, burst: bool) -> bool:
-        """Execute jobs; True when the process was asked to end."""
+        # The handler of a worker that is gone is called until the next one has its own, and it raises.
+        with contextlib.suppress(StopRequested):
+            while not self._asked_to_end:
+                try:
+                    self._work(burst=False)
+                except StoreError as error:
+                    _log.warning("worker-lost: %s", error)
+                if not self._asked_to_end:
+                    time.sleep(PAUSE)
+
+    def _work(self, *, burst: bool) -> None:
+        """Execute jobs until the process is asked to end; with `burst` those that wait.
+
+        Raises:
+            StoreError: Redis went away.
+        """
         from redis.exceptions import RedisError
 
         try:
-            worker = self._worker()
-            worker.work(burst=burst, logging_level="CRITICAL")
+            self._worker().work(burst=burst, logging_level="CRITICAL")
         except (RedisError, OSError) as error:
             raise translate(error, self._options.url) from error
-        # RQ has no public word for it; its handler notes the time before anything else.
-        return getattr(worker, "_shutdown_requested_date", None) is not None
+
+    def _note_request(self) -> None:
+        self._asked_to_end = True
 
     def _worker(self) -> SimpleWorker:
+        from redis.exceptions import RedisError
         from rq import Queue, SimpleWorker
         from rq.serializers import JSONSerializer
+
+        note_request = self._note_request
+
+        class Worker(SimpleWorker):
+            def request_stop(self, signum: int, frame: FrameType | None) -> None:
+                # Before anything else: a worker that cannot reach Redis forgets that it was asked.
+                note_request()
+                with contextlib.suppress(RedisError, OSError):
+                    super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
         known = job_class(self._jobs.table())
         connection = queue_client(self._options.url)
         queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer, job_class=known)
-        return SimpleWorker(
+        return Worker(
             [queue],
             name=f"{self._options.name}-{secrets.token_hex(4)}",
             connection=connection,
