@@ -41,6 +41,8 @@ WORKER_TTL = 60
 EXPIRE_TTL = 60
 """Seconds after which a removal that nobody began with is dropped; the next look asks again."""
 MAINTENANCE_INTERVAL = 30
+LONGEST_BURST = 600.0
+"""Seconds after which a burst leaves the rest to the next one, as when a receiver hangs at every delivery."""
 PAUSE = 2.0
 """Seconds before a worker that lost Redis is replaced."""
 
@@ -81,6 +83,8 @@ class Duties:
         self._queued = queued
         self._clock = clock
         self._next_look: dict[str, float] = {}
+        self.unfinished: set[str] = set()
+        """The sweeps for which the last look found deliveries that are due."""
 
     def __call__(self, watched: Watched) -> None:
         """Look at one sweep.
@@ -88,6 +92,7 @@ class Duties:
         Raises:
             StoreError: Redis does not answer, or refuses.
         """
+        self.unfinished.discard(watched.sweep_id)
         now = self._clock()
         if now < self._next_look.get(watched.sweep_id, now):
             return
@@ -96,7 +101,11 @@ class Duties:
             return
         store, sweep_id = watched.store, watched.sweep_id
         now_ms = store.redis_time()  # events and deliveries have its time
-        due = note_events(store, sweep_id, targets, now_ms=now_ms) if targets else None
+        due = None
+        if targets:
+            due = note_events(store, sweep_id, targets, now_ms=now_ms, to_the_end=self._options.burst)
+        if due is not None:
+            self.unfinished.add(sweep_id)
         # A job whose service was killed blocks its id for some minutes: then it is done here.
         if due is not None and (not self._queue("deliver", sweep_id) or now_ms - due > OVERDUE_MS):
             deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
@@ -136,11 +145,12 @@ class Scheduler:
             self.queued = False
         else:
             self.queued = True
+        self._duties = Duties(options, queued=self.queued)
         self._watcher = Watcher(
             options.url,
             name=options.name,
             ahead=options.ahead,
-            duties=Duties(options, queued=self.queued),
+            duties=self._duties,
             entity=options.entity,
             project=options.project,
             sources=options.sources,
@@ -155,11 +165,10 @@ class Scheduler:
         Raises:
             StoreError: Redis does not answer at the beginning, or refuses.
         """
-        self._watcher.step()
         if self._options.burst:
-            if self.queued:
-                self._work(burst=True)
+            self._burst()
             return
+        self._watcher.step()
         thread = threading.Thread(target=self._watcher.run, args=(self._stop,), name="watcher", daemon=True)
         thread.start()
         try:
@@ -169,6 +178,19 @@ class Scheduler:
             thread.join(5.0)
             with contextlib.suppress(StoreError):
                 self._watcher.withdraw()
+
+    def _burst(self) -> None:
+        """Look and work in turns, because one job makes only some of the deliveries that are due."""
+        from rq.exceptions import StopRequested
+
+        ends = time.monotonic() + LONGEST_BURST
+        with contextlib.suppress(StopRequested):
+            while not self._asked_to_end:
+                self._watcher.step(at_once=True)
+                worked = self._work(burst=True) if self.queued else True
+                # Without work the job is in other hands, or blocked: nothing would change.
+                if not self._duties.unfinished or not worked or time.monotonic() >= ends:
+                    return
 
     def _work_on(self) -> None:
         """Replace the worker as long as Redis takes it from us, and nobody asks us to end."""
@@ -184,8 +206,8 @@ class Scheduler:
                 if not self._asked_to_end:
                     time.sleep(PAUSE)
 
-    def _work(self, *, burst: bool) -> None:
-        """Execute jobs until the process is asked to end; with `burst` those that wait.
+    def _work(self, *, burst: bool) -> bool:
+        """Execute jobs until the process is asked to end; with `burst` those that wait. Returns whether there were any.
 
         Raises:
             StoreError: Redis went away.
@@ -193,7 +215,7 @@ class Scheduler:
         from redis.exceptions import RedisError
 
         try:
-            self._worker().work(burst=burst, logging_level="CRITICAL")
+            return self._worker().work(burst=burst, logging_level="CRITICAL")
         except (RedisError, OSError) as error:
             raise translate(error, self._options.url) from error
 
