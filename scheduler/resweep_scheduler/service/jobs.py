@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 Function: TypeAlias = Callable[..., object]
 
+TIME_LIMIT = 120
+"""Seconds after which a job is ended, unless whoever asks for it says otherwise."""
 JOB_FIELDS = frozenset(
     (
         *("data", "origin", "worker_name", "description", "status", "timeout", "ttl", "result_ttl", "failure_ttl"),
@@ -161,7 +163,9 @@ class Jobs:
         return Store(client, find_sweep(client, validate_sweep_id(sweep_id), url=url), url=url).patient(5.0)
 
 
-def call_for(url: str, function: str, sweep_id: str, *more: str, timeout: int = 120, ttl: int | None = None) -> bool:
+def call_for(
+    url: str, function: str, sweep_id: str, *more: str, timeout: int = TIME_LIMIT, ttl: int | None = None
+) -> bool:
     """Ask for a job of a sweep; False when it is asked for already.
 
     Args:

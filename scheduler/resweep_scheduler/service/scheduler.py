@@ -20,7 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from resweep_scheduler.search.source import NO_SOURCES, Sources
-from resweep_scheduler.service.jobs import Jobs, call_for, job_class
+from resweep_scheduler.service.courier import Courier
+from resweep_scheduler.service.jobs import TIME_LIMIT, Jobs, call_for, job_class
 from resweep_scheduler.service.queue import QUEUE, NoQueueError, queue_client
 from resweep_scheduler.service.retention import is_old
 from resweep_scheduler.service.watcher import Watched, Watcher
@@ -31,12 +32,13 @@ from resweep_scheduler.store.faults import translate
 if TYPE_CHECKING:
     from rq.worker import SimpleWorker
 
+    from resweep_scheduler.config.webhooks import Webhook
+
 _log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 QUIET = 10.0
 """Seconds between two looks at the webhooks of a sweep that is over, and between two at its age."""
-OVERDUE_MS = 20_000
 WORKER_TTL = 60
 EXPIRE_TTL = 60
 """Seconds after which a removal that nobody began with is dropped; the next look asks again."""
@@ -83,6 +85,8 @@ class Duties:
         self._queued = queued
         self._clock = clock
         self._next_look: dict[str, float] = {}
+        self._blocked_since: dict[str, float] = {}
+        self._courier = Courier()
         self.unfinished: set[str] = set()
         """The sweeps for which the last look found deliveries that are due."""
 
@@ -106,13 +110,37 @@ class Duties:
             due = note_events(store, sweep_id, targets, now_ms=now_ms, to_the_end=self._options.burst)
         if due is not None:
             self.unfinished.add(sweep_id)
-        # A job whose service was killed blocks its id for some minutes: then it is done here.
-        if due is not None and (not self._queue("deliver", sweep_id) or now_ms - due > OVERDUE_MS):
-            deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
+            self._deliver(watched, targets)
+        else:
+            self._blocked_since.pop(sweep_id, None)
         over = store.sweep_state(sweep_id).is_over
         if over and due is None:
             self._next_look[sweep_id] = now + QUIET
             self._remove_if_old(watched, now_ms)
+
+    def _deliver(self, watched: Watched, targets: dict[str, Webhook]) -> None:
+        store, sweep_id = watched.store, watched.sweep_id
+        if self._queued and not self._is_blocked(sweep_id):
+            return
+
+        def deliver() -> None:
+            deliver_due(store, sweep_id, targets, now_ms=store.redis_time)
+
+        if self._options.burst:
+            deliver()  # there is nothing else to do, and nobody waits
+        else:
+            self._courier.ask_for(sweep_id, deliver)
+
+    def _is_blocked(self, sweep_id: str) -> bool:
+        """Ask for a job; True when an earlier one has been there for longer than it may take.
+
+        The service that executed it was killed, and its id is blocked for some minutes. Deliveries that are late are no
+        sign of that: each takes seconds when a receiver hangs.
+        """
+        now = self._clock()
+        if call_for(self._options.url, "deliver", sweep_id):
+            self._blocked_since[sweep_id] = now
+        return now - self._blocked_since.setdefault(sweep_id, now) > TIME_LIMIT
 
     def _remove_if_old(self, watched: Watched, now_ms: int) -> None:
         days = self._options.keep_finished
