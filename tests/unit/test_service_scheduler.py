@@ -175,6 +175,22 @@ def test_open_sweeps_are_kept(store: Store, calls: Calls) -> None:
     assert store.client.exists(store.keys.sweep(SWEEP))
 
 
+def test_a_removal_that_was_interrupted_does_not_make_the_sweep_young_again(
+    store: Store, clock: Clock, calls: Calls
+) -> None:
+    """More removals than are read at once."""
+    make_sweep(store)
+    store.add_runs(SWEEP, make_offer(150))
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    clock.advance(2 * 86_400)
+    store.remove_runs([f"run{index}" for index in range(149)])
+    clock.advance(3600)
+    duties(queued=False, keep_finished=3)(watched(store, GRID))
+    assert [run.run_id for run in store.runs(SWEEP)] == ["run149"]
+    duties(queued=False, keep_finished=2)(watched(store, GRID))
+    assert not store.client.exists(store.keys.sweep(SWEEP))
+
+
 def test_an_old_job_of_the_retention_leaves_a_sweep_alone_that_goes_on(
     store: Store, clock: Clock, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
