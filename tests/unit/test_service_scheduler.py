@@ -18,8 +18,8 @@ from resweep_scheduler.config import SweepConfig, parse_sweep
 from resweep_scheduler.search import Sources
 from resweep_scheduler.service import scheduler, watcher
 from resweep_scheduler.service.courier import Courier
-from resweep_scheduler.service.jobs import TIME_LIMIT, Jobs
-from resweep_scheduler.service.scheduler import Duties, SchedulerOptions
+from resweep_scheduler.service.jobs import Jobs
+from resweep_scheduler.service.scheduler import STUCK, Duties, SchedulerOptions
 from resweep_scheduler.service.watcher import Watched, Watcher
 from resweep_scheduler.store import Demand, Store, StoreUnavailableError, SweepCommand, UnknownSweepError
 
@@ -93,8 +93,8 @@ def test_webhooks_are_called_here_when_their_job_must_be_dead(store: Store, call
     now = 0.0
     looks = duties(clock=lambda: now)
     for blocked in (False, False, True):
-        clock.advance(TIME_LIMIT)
-        now += TIME_LIMIT
+        clock.advance(STUCK)
+        now += STUCK
         calls.asked_already = blocked
         looks(one)
     assert calls.delivered == 0

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from resweep_scheduler.search.source import NO_SOURCES, Sources
 from resweep_scheduler.service.courier import Courier
-from resweep_scheduler.service.jobs import TIME_LIMIT, Jobs, call_for, job_class
+from resweep_scheduler.service.jobs import Jobs, call_for, job_class
 from resweep_scheduler.service.queue import QUEUE, NoQueueError, queue_client
 from resweep_scheduler.service.retention import is_old
 from resweep_scheduler.service.watcher import Watched, Watcher
 from resweep_scheduler.service.webhooks import deliver_due, note_events, targets_of
-from resweep_scheduler.store import IllegalTransitionError, StoreError
+from resweep_scheduler.store import Delivery, IllegalTransitionError, Store, StoreError
 from resweep_scheduler.store.faults import translate
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 QUIET = 10.0
 """Seconds between two looks at the webhooks of a sweep that is over, and between two at its age."""
+STUCK = 30.0
+"""Seconds after which a job that gets no delivery done is dead: a receiver has five to answer."""
 WORKER_TTL = 60
 EXPIRE_TTL = 60
 """Seconds after which a removal that nobody began with is dropped; the next look asks again."""
@@ -86,6 +88,7 @@ class Duties:
         self._clock = clock
         self._next_look: dict[str, float] = {}
         self._blocked_since: dict[str, float] = {}
+        self._first_due: dict[str, Delivery | None] = {}
         self._courier = Courier()
         self.unfinished: set[str] = set()
         """The sweeps for which the last look found deliveries that are due."""
@@ -120,7 +123,7 @@ class Duties:
 
     def _deliver(self, watched: Watched, targets: dict[str, Webhook]) -> None:
         store, sweep_id = watched.store, watched.sweep_id
-        if self._queued and not self._is_blocked(sweep_id):
+        if self._queued and not self._is_blocked(store, sweep_id):
             return
 
         def deliver() -> None:
@@ -131,16 +134,19 @@ class Duties:
         else:
             self._courier.ask_for(sweep_id, deliver)
 
-    def _is_blocked(self, sweep_id: str) -> bool:
-        """Ask for a job; True when an earlier one has been there for longer than it may take.
+    def _is_blocked(self, store: Store, sweep_id: str) -> bool:
+        """Ask for a job; True when an earlier one is there that gets nothing done.
 
         The service that executed it was killed, and its id is blocked for some minutes. Deliveries that are late are no
-        sign of that: each takes seconds when a receiver hangs.
+        sign of that: each takes seconds when a receiver hangs. But then the first that is due is soon another one.
         """
-        now = self._clock()
-        if call_for(self._options.url, "deliver", sweep_id):
+        now, now_ms = self._clock(), store.redis_time()
+        asked = call_for(self._options.url, "deliver", sweep_id)
+        first = next((one for one in store.deliveries(sweep_id)[1] if one.due <= now_ms), None)
+        if asked or first != self._first_due.get(sweep_id):
             self._blocked_since[sweep_id] = now
-        return now - self._blocked_since.setdefault(sweep_id, now) > TIME_LIMIT
+        self._first_due[sweep_id] = first
+        return now - self._blocked_since.setdefault(sweep_id, now) > STUCK
 
     def _remove_if_old(self, watched: Watched, now_ms: int) -> None:
         days = self._options.keep_finished
