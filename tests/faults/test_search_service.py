@@ -84,6 +84,17 @@ def test_two_services_at_once_and_one_of_them_frozen(tmp_path: Path, shared_serv
         search.check()
 
 
+def test_a_service_ends_at_the_first_signal_also_while_redis_is_away(tmp_path: Path, server: Server) -> None:
+    with search_on(tmp_path / "s", server.url, runs=RUNS) as search:
+        service = search.start_service()
+        search.wait_for_service()
+        search.wait_for(lambda: search.store.client.exists("rq:workers"), "its worker")
+        server.kill()
+        search.wait_for(lambda: "redis-away" in service.printed(), "the loss of Redis")
+        service.send(signal.SIGTERM)
+        assert service.wait(20) == 0, service.printed()
+
+
 def test_redis_restarted_under_service_and_agents(tmp_path: Path, server: Server) -> None:
     with search_on(tmp_path / "s", server.url, runs=16, seconds=0.2) as search:
         service = search.start_service()

@@ -154,6 +154,20 @@ def test_webhooks_of_the_config_are_called_whatever_dies(desk: Desk, receiver: T
     assert sorted(events.values()) == sorted(zip(["finished", "failed", "preempted"], first, strict=True))
 
 
+def test_burst_makes_all_deliveries_that_are_due(desk: Desk, receiver: ThreadingHTTPServer) -> None:
+    """Also when one job does not make them all, and when one look does not take in all events."""
+    hook = f"http://127.0.0.1:{receiver.server_port}/hook"
+    story = Story(
+        desk.url,
+        "program: train.py\nmethod: random\nparameters: {lr: {min: 0.0, max: 1.0}}\n"
+        f"webhooks: [{{url: '{hook}', events: [finished, failed]}}]\n",
+    )
+    ended = [story.finish(0.5) for _ in range(170)] + [story.fail()]
+    assert len(story.store.events(story.sweep_id)) > 500
+    desk.resweep("scheduler", "--burst")
+    assert [body["run"] for body in receiver.bodies] == ended  # type: ignore[attr-defined]
+
+
 def hostile_job(desk: Desk, **fields: Any) -> str:
     """A job that somebody with write access to Redis made; returns its id."""
     client = queue_client(desk.url)

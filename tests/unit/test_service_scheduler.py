@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep
+from support.waiting import wait_until
 
 from resweep_scheduler.config import SweepConfig, parse_sweep
 from resweep_scheduler.search import Sources
 from resweep_scheduler.service import scheduler, watcher
-from resweep_scheduler.service.scheduler import OVERDUE_MS, Duties, SchedulerOptions
+from resweep_scheduler.service.courier import Courier
+from resweep_scheduler.service.jobs import Jobs
+from resweep_scheduler.service.scheduler import STUCK, Duties, SchedulerOptions
 from resweep_scheduler.service.watcher import Watched, Watcher
-from resweep_scheduler.store import Demand, Store, SweepCommand, UnknownSweepError
+from resweep_scheduler.store import Demand, Store, StoreUnavailableError, SweepCommand, UnknownSweepError
 
 HOOK = {"url": "http://127.0.0.1:9/none", "events": ["finished"]}
 BAYES: dict[str, object] = {"method": "bayes", "metric": {"name": "m"}, "parameters": {"x": {"min": 0.0, "max": 1.0}}}
@@ -26,10 +32,15 @@ class Calls:
     """Jobs that are asked for, and deliveries that are made at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.jobs: list[tuple[str, str]] = []
+        self.jobs: list[tuple[str, ...]] = []
         self.delivered = 0
-        monkeypatch.setattr(scheduler, "call_for", lambda _url, *words: self.jobs.append(words))
+        self.asked_already = False
+        monkeypatch.setattr(scheduler, "call_for", self.call_for)
         monkeypatch.setattr(scheduler, "deliver_due", self.deliver)
+
+    def call_for(self, _url: str, *words: str, **_: object) -> bool:
+        self.jobs.append(words)
+        return not self.asked_already
 
     def deliver(self, *_: object, **__: object) -> int:
         self.delivered += 1
@@ -41,17 +52,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch)
 
 
-def duties(queued: bool = True, **options: Any) -> Duties:
-    return Duties(SchedulerOptions(url="redis://h/0", name="s", **options), queued=queued, clock=lambda: 0.0)
+def duties(queued: bool = True, clock: Callable[[], float] = lambda: 0.0, **options: Any) -> Duties:
+    return Duties(SchedulerOptions(url="redis://h/0", name="s", **options), queued=queued, clock=clock)
 
 
 def watched(store: Store, config: dict[str, object]) -> Watched:
     return Watched(store, SWEEP, parse_sweep(config), 60_000)
 
 
-def finish_a_run(store: Store) -> None:
-    agent = Agent(store)
-    agent.take(make_offer(1))
+def finish_a_run(store: Store, index: int = 0) -> None:
+    agent = Agent(store, f"agent{index}")
+    agent.take(make_offer(1, first=index))
     agent.end(0)
 
 
@@ -68,20 +79,83 @@ def test_due_webhooks_are_a_job_or_are_called_here_without_a_queue(store: Store,
     assert calls.jobs == [("deliver", SWEEP)]
     assert calls.delivered == 0
     duties(queued=False)(one)
-    assert calls.delivered == 1
+    wait_until(lambda: calls.delivered, description="a delivery")
+    assert calls.jobs == [("deliver", SWEEP)]
+    duties(queued=False, burst=True)(one)
+    assert calls.delivered == 2
 
 
-def test_webhooks_that_are_overdue_are_called_here_because_their_job_may_be_dead(
-    store: Store, calls: Calls, clock: Clock
-) -> None:
+def test_webhooks_are_called_here_when_their_job_must_be_dead(store: Store, calls: Calls, clock: Clock) -> None:
+    """Not when deliveries are late because a receiver hangs: the job that makes them is alive."""
     make_sweep(store)
     finish_a_run(store)
     one = watched(store, {**GRID, "webhooks": [HOOK]})
-    duties()(one)
-    clock.advance(OVERDUE_MS / 1000 + 1)
-    duties()(one)
-    assert calls.jobs == [("deliver", SWEEP), ("deliver", SWEEP)]
+    now = 0.0
+    looks = duties(clock=lambda: now)
+    for blocked in (False, False, True):
+        clock.advance(STUCK)
+        now += STUCK
+        calls.asked_already = blocked
+        looks(one)
+    assert calls.delivered == 0
+    now += 1
+    looks(one)
+    assert calls.jobs == [("deliver", SWEEP)] * 4
+    wait_until(lambda: calls.delivered, description="a delivery")
+
+    for delivery in store.deliveries(SWEEP)[1]:
+        store.end_delivery(SWEEP, delivery.delivery_id)
+    looks(one)
+    finish_a_run(store, 1)
+    looks(one)  # a job that another service has just asked for is no dead one
     assert calls.delivered == 1
+
+
+def test_a_receiver_that_hangs_holds_up_neither_the_service_nor_other_sweeps(
+    store: Store, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sweep(store)
+    finish_a_run(store)
+    make_sweep(store, "other")
+    agent = Agent(store, sweep_id="other")
+    agent.take(make_offer(1, prefix="other"))
+    agent.end(0)
+    answers = threading.Event()
+    begun: list[str] = []
+
+    def hang(_store: Store, sweep_id: str, *_: object, **__: object) -> int:
+        begun.append(sweep_id)
+        answers.wait(10)
+        return 0
+
+    monkeypatch.setattr(scheduler, "deliver_due", hang)
+    looks = duties(queued=False)
+    hooked = [Watched(store, one, parse_sweep({**GRID, "webhooks": [HOOK]}), 60_000) for one in (SWEEP, "other")]
+    for _ in range(3):
+        for one in hooked:
+            looks(one)
+    wait_until(lambda: begun, description="a delivery")
+    assert begun == [SWEEP]  # one at a time, and none twice
+    answers.set()
+    wait_until(lambda: len(begun) == 2, description="the other sweep's delivery")
+    assert begun == [SWEEP, "other"]
+
+
+def test_a_delivery_that_fails_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    courier = Courier()
+    done: list[str] = []
+
+    def fail(error: Exception) -> None:
+        done.append(type(error).__name__)
+        raise error
+
+    for number, error in enumerate((UnknownSweepError("gone"), StoreUnavailableError("away"), RuntimeError("odd"))):
+        courier.ask_for(str(number), partial(fail, error))
+    courier.ask_for("last", lambda: done.append("last"))
+    wait_until(lambda: "last" in done, description="the last errand")
+    assert done == ["UnknownSweepError", "StoreUnavailableError", "RuntimeError", "last"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["deliveries-interrupted sweep=1: away", "deliveries-failed sweep=2"]
 
 
 @pytest.mark.parametrize(("days", "removed"), [(0, True), (1, False), (None, False)])
@@ -99,6 +173,52 @@ def test_open_sweeps_are_kept(store: Store, calls: Calls) -> None:
     make_sweep(store)
     duties(queued=False, keep_finished=0)(watched(store, GRID))
     assert store.client.exists(store.keys.sweep(SWEEP))
+
+
+def test_a_removal_that_was_interrupted_does_not_make_the_sweep_young_again(
+    store: Store, clock: Clock, calls: Calls
+) -> None:
+    """More removals than are read at once."""
+    make_sweep(store)
+    store.add_runs(SWEEP, make_offer(150))
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    clock.advance(2 * 86_400)
+    store.remove_runs([f"run{index}" for index in range(149)])
+    clock.advance(3600)
+    duties(queued=False, keep_finished=3)(watched(store, GRID))
+    assert [run.run_id for run in store.runs(SWEEP)] == ["run149"]
+    duties(queued=False, keep_finished=2)(watched(store, GRID))
+    assert not store.client.exists(store.keys.sweep(SWEEP))
+
+
+def test_an_old_job_of_the_retention_leaves_a_sweep_alone_that_goes_on(
+    store: Store, clock: Clock, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service that asked for it was killed; a person resumed the sweep before the next one came."""
+    make_sweep(store)
+    agent = Agent(store, preemptible=True)
+    agent.take(make_offer(1))
+    agent.end(1)
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    clock.advance(31 * 86_400)
+    duties(keep_finished=30.0)(watched(store, GRID))
+    ((function, *arguments),) = calls.jobs
+    assert function == "expire"
+    store.command_sweep(SWEEP, SweepCommand.RESUME)
+    store.retry_runs(SWEEP, ["run0"])
+    agent.take()
+    agent.end(1, preempted=True)
+    jobs = Jobs(watcher_of(store, monkeypatch), exports=Path())
+    jobs.table()[function](*arguments)
+    assert store.sweep(SWEEP).queue == ("run0",)
+
+    store.command_sweep(SWEEP, SweepCommand.CANCEL)
+    jobs.table()[function](*arguments)
+    assert store.sweep(SWEEP).queue == ("run0",)  # it was canceled just now
+    clock.advance(31 * 86_400)
+    jobs.table()[function](*arguments)
+    jobs.table()[function](*arguments)
+    assert not store.client.exists(store.keys.sweep(SWEEP))
 
 
 # The watcher.

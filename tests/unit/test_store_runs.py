@@ -172,6 +172,31 @@ def test_removal_of_the_last_waiting_run_finishes_the_sweep(store: Store) -> Non
     check_promises(store, SWEEP)
 
 
+def test_a_sweep_that_is_resumed_while_it_is_removed_keeps_what_it_has(store: Store) -> None:
+    """A removal that is for sweeps that are over ends with the resumption; 200 runs are removed at a time."""
+    agent = begin_run(store, runs=201)
+    agent.end(1, preempted=True)
+    with pytest.raises(IllegalTransitionError, match="only sweeps that are over"):
+        store.remove_sweep(SWEEP, only_over=True)
+    assert len(store.runs(SWEEP)) == 201
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    run_script = store._run_script
+
+    def resume_after_one(name: str, key: str, **arguments: Any) -> dict[str, Any]:
+        answer = run_script(name, key, **arguments)
+        if name == "remove_runs":
+            store.command_sweep(SWEEP, SweepCommand.RESUME)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_run_script", resume_after_one)
+        with pytest.raises(IllegalTransitionError, match="only sweeps that are over"):
+            store.remove_sweep(SWEEP, only_over=True)
+    assert [run.run_id for run in store.runs(SWEEP)] == ["run200"]
+    store.command_sweep(SWEEP, SweepCommand.STOP)
+    assert store.remove_sweep(SWEEP, only_over=True) == 1
+
+
 def test_removed_sweep_leaves_nothing(store: Store, clock: Clock) -> None:
     """Not one key is left when its tokens have expired; a sweep with running runs is not removed."""
     agent = begin_run(store)

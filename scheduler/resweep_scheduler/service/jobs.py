@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from resweep_scheduler.config import SweepConfig
 from resweep_scheduler.service.exports import export_name, export_text, write_text
 from resweep_scheduler.service.queue import enqueue
+from resweep_scheduler.service.retention import is_old
 from resweep_scheduler.service.webhooks import deliver_due, targets_of
-from resweep_scheduler.store import Store, StoreError, UnknownSweepError, find_sweep, validate_sweep_id
+from resweep_scheduler.store import (
+    IllegalTransitionError,
+    Store,
+    StoreError,
+    UnknownSweepError,
+    find_sweep,
+    validate_sweep_id,
+)
 from resweep_scheduler.store.faults import translate
 
 if TYPE_CHECKING:
@@ -30,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 Function: TypeAlias = Callable[..., object]
 
+TIME_LIMIT = 120
+"""Seconds after which a job is ended, unless whoever asks for it says otherwise."""
 JOB_FIELDS = frozenset(
     (
         *("data", "origin", "worker_name", "description", "status", "timeout", "ttl", "result_ttl", "failure_ttl"),
@@ -105,7 +115,13 @@ class Jobs:
 
     def table(self) -> dict[str, Function]:
         """By the names that jobs carry."""
-        return {"suggest": self.suggest, "deliver": self.deliver, "remove": self.remove, "export": self.export}
+        return {
+            "suggest": self.suggest,
+            "deliver": self.deliver,
+            "remove": self.remove,
+            "expire": self.expire,
+            "export": self.export,
+        }
 
     def suggest(self, sweep_id: str) -> None:
         """Agents of a sweep wait for suggestions."""
@@ -126,6 +142,14 @@ class Jobs:
             removed = self._store(sweep_id).remove_sweep(sweep_id)
             _log.info("sweep-removed sweep=%s runs=%d", sweep_id, removed)
 
+    def expire(self, sweep_id: str, max_age_ms: str) -> None:
+        """A sweep that has been over for long is removed; it may have gone on since the job was asked for."""
+        with suppress(UnknownSweepError, IllegalTransitionError):
+            store = self._store(sweep_id)
+            if is_old(store, sweep_id, int(max_age_ms), now_ms=store.redis_time()):
+                removed = store.remove_sweep(sweep_id, only_over=True)
+                _log.info("sweep-expired sweep=%s runs=%d", sweep_id, removed)
+
     def export(self, sweep_id: str, what: str, kind: str) -> None:
         """A sweep is written to a file in the service's folder for exports, whose name follows from the arguments."""
         path = self._exports / export_name(validate_sweep_id(sweep_id), what, kind)
@@ -139,8 +163,18 @@ class Jobs:
         return Store(client, find_sweep(client, validate_sweep_id(sweep_id), url=url), url=url).patient(5.0)
 
 
-def call_for(url: str, function: str, sweep_id: str, *more: str, timeout: int = 120) -> bool:
+def call_for(
+    url: str, function: str, sweep_id: str, *more: str, timeout: int = TIME_LIMIT, ttl: int | None = None
+) -> bool:
     """Ask for a job of a sweep; False when it is asked for already.
+
+    Args:
+        url: Of Redis.
+        function: One of the names in `Jobs.table`.
+        sweep_id: The sweep.
+        more: Further arguments of the function.
+        timeout: Seconds after which the job is ended.
+        ttl: Seconds after which nobody needs to begin with it any more.
 
     Raises:
         NoQueueError: RQ cannot work with this server.
@@ -150,6 +184,6 @@ def call_for(url: str, function: str, sweep_id: str, *more: str, timeout: int = 
 
     job_id = "-".join((function, sweep_id, *more))
     try:
-        return enqueue(url, function, sweep_id, *more, job_id=job_id, timeout=timeout, failure_ttl=60)
+        return enqueue(url, function, sweep_id, *more, job_id=job_id, timeout=timeout, ttl=ttl, failure_ttl=60)
     except (RedisError, OSError) as error:
         raise translate(error, url) from error

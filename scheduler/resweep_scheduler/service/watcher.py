@@ -101,8 +101,8 @@ class Watcher:
         self._listed_at = self._duties_at = float("-inf")
         self._clock_offset = 0  # ms from our clock to Redis's
 
-    def step(self) -> None:
-        """Look at everything that is due.
+    def step(self, *, at_once: bool = False) -> None:
+        """Look at everything that is due; with `at_once` the duties are, however long ago the last look was.
 
         Raises:
             StoreError: Redis does not answer, or refuses.
@@ -111,7 +111,7 @@ class Watcher:
         if now - self._listed_at >= LIST_EVERY:
             self._list()
             self._listed_at = now
-        duties_due = self._duties is not None and now - self._duties_at >= ANNOUNCE_EVERY
+        duties_due = self._duties is not None and (at_once or now - self._duties_at >= ANNOUNCE_EVERY)
         if duties_due:
             self._duties_at = now
         for watched in list(self._sweeps.values()):

@@ -42,12 +42,29 @@ def targets_of(config: SweepConfig, default_url: str | None) -> dict[str, Webhoo
     return targets
 
 
-def note_events(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now_ms: int) -> int | None:
+def note_events(
+    store: Store, sweep_id: str, targets: dict[str, Webhook], *, now_ms: int, to_the_end: bool = False
+) -> int | None:
     """Note deliveries for the events that came since the last look; returns since when any delivery is due (ms).
+
+    Args:
+        store: Where the sweep is.
+        sweep_id: The sweep.
+        targets: See `targets_of`.
+        now_ms: On the Redis clock.
+        to_the_end: Take in all events. Otherwise a look takes in some, and the next one goes on.
 
     Raises:
         StoreError: Redis does not answer, or refuses.
     """
+    due = _note_some(store, sweep_id, targets, now_ms=now_ms)
+    while to_the_end and store.events(sweep_id, after=store.deliveries(sweep_id)[0] or "0", count=1):
+        found = _note_some(store, sweep_id, targets, now_ms=now_ms)
+        due = found if due is None else due
+    return due
+
+
+def _note_some(store: Store, sweep_id: str, targets: dict[str, Webhook], *, now_ms: int) -> int | None:
     cursor, noted = store.deliveries(sweep_id)
     waiting = [delivery for delivery in noted if delivery.target in targets]
     if not cursor and ENVIRONMENT in targets and len(targets) == 1:

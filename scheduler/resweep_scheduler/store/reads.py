@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from resweep_scheduler.store.base import StoreBase
@@ -25,6 +26,7 @@ from resweep_scheduler.store.records import (
 from resweep_scheduler.store.states import RunState, SweepState
 
 _PAGE = 500
+_LAST_EVENTS = 100  # enough to find one that is no removal, nearly always
 _RUN_PARTS = 5  # record, summary, checkpoint, config, meta
 
 
@@ -209,6 +211,19 @@ class Reads(StoreBase):
         """Of the event that came last; empty when there is none."""
         last = self._try(lambda: self.client.xrevrange(self.keys.sweep(sweep_id, "events"), count=1))
         return str(last[0][0]) if last else ""
+
+    def last_change_at(self, sweep_id: str) -> int | None:
+        """When the last event came that is no removal of a run (ms); None when there is none."""
+        key, newest = self.keys.sweep(sweep_id, "events"), "+"
+        while True:
+            page: partial[Any] = partial(self.client.xrevrange, key, max=newest, count=_LAST_EVENTS)
+            entries = self._try(page)
+            for event_id, fields in entries:
+                if fields["kind"] != "removed":
+                    return int(str(event_id).partition("-")[0])
+            if not entries:
+                return None
+            newest = f"({entries[-1][0]}"
 
     def has_event(self, sweep_id: str, event_id: str) -> bool:
         """Whether an event is there; after a rollback of Redis it may not be."""

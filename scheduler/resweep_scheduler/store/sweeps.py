@@ -143,28 +143,47 @@ class SweepTransitions(StoreBase):
             raise UnknownRunError(f"no run {run_id!r} in {self.scope}; `resweep runs SWEEP` lists them")
         return RunState(answer["state"])
 
-    def remove_runs(self, run_ids: Sequence[str]) -> int:
-        """Forgets runs that no attempt owns, with history and output; returns how many were removed."""
+    def remove_runs(self, run_ids: Sequence[str], *, only_over: str | None = None) -> int:
+        """Forgets runs that no attempt owns, with history and output; returns how many were removed.
+
+        Args:
+            run_ids: The runs.
+            only_over: The sweep that they are of, when they are removed only as long as it is over.
+
+        Raises:
+            IllegalTransitionError: That sweep is not over.
+        """
         removed = 0
         for start in range(0, len(run_ids), _REMOVE_AT_ONCE):
             part = list(run_ids[start : start + _REMOVE_AT_ONCE])
             key = self.keys.project_runs
-            removed += self._run_script("remove_runs", key, run_ids=part, project_runs=key)["removed"]
+            answer = self._run_script("remove_runs", key, run_ids=part, project_runs=key, only_over=only_over)
+            if only_over is not None and answer.get("refused"):
+                raise self._not_over(only_over)
+            removed += answer["removed"]
         return removed
 
-    def remove_sweep(self, sweep_id: str) -> int:
+    def remove_sweep(self, sweep_id: str, *, only_over: bool = False) -> int:
         """Forgets a sweep and its runs; returns how many runs were removed.
+
+        Args:
+            sweep_id: The sweep.
+            only_over: Stop as soon as somebody resumes it.
 
         Raises:
             UnknownSweepError: No such sweep.
-            IllegalTransitionError: Some of its runs are running.
+            IllegalTransitionError: Some of its runs are running, or it is not over though it has to be.
         """
         key = self.keys.sweep(sweep_id)
         if not self._try(lambda: self.client.exists(key)):
             raise self._unknown_sweep(sweep_id)
         self._refuse_running(sweep_id)
-        removed = self.remove_runs(self._members(self.keys.sweep(sweep_id, "runs")))
+        members = self._members(self.keys.sweep(sweep_id, "runs"))
+        removed = self.remove_runs(members, only_over=sweep_id if only_over else None)
         self._refuse_running(sweep_id)  # one may have been claimed meanwhile
+        state = self._try(lambda: self.client.hget(key, "state"))
+        if only_over and state is not None and not SweepState(str(state)).is_over:
+            raise self._not_over(sweep_id)
         parts = (
             "queue",
             "ready",
@@ -190,6 +209,9 @@ class SweepTransitions(StoreBase):
                 f"a sweep with running runs is not removed, {running} of {sweep_id} run; "
                 f"`resweep cancel {sweep_id}` first"
             )
+
+    def _not_over(self, sweep_id: str) -> IllegalTransitionError:
+        return IllegalTransitionError(f"only sweeps that are over are removed, {sweep_id} goes on; leave it")
 
     def _unknown_sweep(self, sweep_id: str) -> UnknownSweepError:
         return UnknownSweepError(f"no sweep {sweep_id!r} in {self.scope}; `resweep ls` lists the sweeps of this server")

@@ -1,8 +1,12 @@
 -- Forgets runs and all that belongs to them. Runs that an attempt owns are left alone.
--- KEYS[1] any key of the project · args: run_ids, project_runs (key)
--- returns {removed}
+-- KEYS[1] any key of the project · args: run_ids, project_runs (key), only_over (a sweep; unless it is over, nothing is done)
+-- returns {removed, refused}
 -- from → to: any state without an owner → nothing
 -- include: base, sweeps, runs, stopping
+if given(args.only_over) then
+  local state = redis.call('HGET', sweep_key(args.only_over), 'state')
+  if state ~= 'finished' and state ~= 'canceled' then return reply({ removed = 0, refused = true }) end
+end
 local removed = 0
 for _, rid in ipairs(args.run_ids) do
   local run = load_run(rid)
