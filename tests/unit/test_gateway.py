@@ -15,7 +15,7 @@ from support.wire import Wire, WireError, asgi_sender
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
-from resweep_scheduler.store import EndRequest, RunState, Scope, Store
+from resweep_scheduler.store import EndRequest, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
@@ -162,6 +162,34 @@ def test_lost_answers_lose_no_command(base: Store, clock: Clock) -> None:
     assert wire.heartbeat(agent) == [{"type": "exit"}]
     assert wire.heartbeat(agent) == [{"type": "exit"}]  # the answer was lost
     check_promises(base, sweep)
+
+
+def test_claim_that_was_not_told(base: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway dies after the claim: what was said of the run before is not taken for word of the new one."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+    first = wire.heartbeat(agent)[0]["run_id"]
+    wire.heartbeat(agent, first)
+    wire.begin(first, sweep=sweep).finish(0)
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("timed out")
+
+    with monkeypatch.context() as away:
+        away.setattr(Store, "tell", fail)
+        with pytest.raises(WireError, match="503"):
+            wire.heartbeat(agent)
+    for _ in range(2):
+        (command,) = wire.heartbeat(agent)
+        assert (command["type"], command["run_id"] == first) == ("run", False)
+        clock.advance(5)
+    wire.heartbeat(agent, command["run_id"])
+    assert wire.heartbeat(agent) == []  # it was seen, so it is missing now
+    clock.advance(5)
+    assert wire.heartbeat(agent) == [{"type": "exit"}]
+    assert base.run(command["run_id"]).state is RunState.CRASHED
+    check_promises(base, sweep, complete=False)
 
 
 def test_process_that_is_gone_without_a_word(base: Store, clock: Clock) -> None:
