@@ -15,8 +15,9 @@ from support.wire import Wire, WireError, asgi_sender
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
-from resweep_scheduler.store import EndRequest, RunState, Scope, Store, StoreUnavailableError
+from resweep_scheduler.store import ClaimToken, EndRequest, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
+from resweep_scheduler.store.gateway import Writer
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
 
@@ -76,6 +77,23 @@ def test_last_beginning_alone_may_write(base: Store) -> None:
     assert old.finish(255, lines=["Traceback"]) == {"stopped": True}
     assert values(base, "a") == [(0, 1, "old"), (1, 2, "new")]
     assert base.run("a").state is RunState.RUNNING
+
+
+def test_two_beginnings_at_the_same_moment(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One begins wholly between the two steps of the other, which is refused, so that their rows do not mix."""
+    open_writer, later = Store.open_writer, []
+
+    def interrupted(store: Store, token: ClaimToken, *, init: str) -> Writer:
+        monkeypatch.undo()
+        later.append(wire_to(base).begin("a", config={"who": "later"}))
+        return open_writer(store, token, init=init)
+
+    monkeypatch.setattr(Store, "open_writer", interrupted)
+    with pytest.raises(WireError, match="taken over by another attempt") as raised:
+        wire_to(base).begin("a", config={"who": "earlier"})
+    assert raised.value.status == 403
+    assert later[0].log({"v": "later"}) == {}
+    assert values(base, "a") == [(0, 2, "later")]
 
 
 def test_summary_has_no_names_of_the_client(base: Store) -> None:

@@ -91,6 +91,8 @@ def upsert_bucket(call: Call) -> dict[str, Any]:
     )
     granted = _granted(answer, store, run_id)
     writer = store.open_writer(granted, init=init)
+    if writer.hold not in (Hold.OWNER, Hold.ENDED):
+        raise _taken_over(store, run_id)  # somebody else began it between the two calls
     if token is not None:
         # A second beginning in one attempt is answered as the first one was; what it says anew is said here.
         _change(store, granted, config, meta)
@@ -172,7 +174,11 @@ def _granted(answer: InitAnswer, store: Store, run_id: str) -> ClaimToken:
             f"run {run_id} belongs to a sweep, and an agent runs it now; wait until it has ended, or give another id",
             403,
         )
-    raise GatewayError(
+    raise _taken_over(store, run_id)
+
+
+def _taken_over(store: Store, run_id: str) -> GatewayError:
+    return GatewayError(
         f"run {run_id} of {store.scope} was taken over by another attempt; this process is of no further use and should"
         " end",
         403,
