@@ -79,6 +79,19 @@ def test_last_beginning_alone_may_write(base: Store) -> None:
     assert base.run("a").state is RunState.RUNNING
 
 
+def test_beginning_without_a_host(base: Store) -> None:
+    """`x_disable_machine_info` keeps the host back, and does not make a beginning a change."""
+    wire = wire_to(base)
+    begun = wire.upsert("a", host=None, program="train.py", config={"lr": 1})
+    assert base.run("a").config == {"lr": 1}
+    wire.upsert("a", id=begun["id"], program="train.py", config={"lr": 2})
+    assert (base.run("a").config, base.run("a").attempt) == ({"lr": 2}, 1)
+    known = wire.resume_status("a")
+    assert known is not None
+    assert wire.upsert("a", id=known["id"], host=None)["id"] != begun["id"]
+    assert base.run("a").attempt == 2
+
+
 def test_two_beginnings_at_the_same_moment(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One begins wholly between the two steps of the other, which is refused, so that their rows do not mix."""
     open_writer, later = Store.open_writer, []
