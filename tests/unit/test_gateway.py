@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.checks import check_promises
 from support.stores import Clock, fake_store
 from support.wire import Wire, WireError, asgi_sender
 
+from resweep_scheduler.gateway import app
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
 from resweep_scheduler.store import ClaimToken, EndRequest, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
 from resweep_scheduler.store.gateway import Writer
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Send
+    from starlette.types import Scope as Scope_
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
 
@@ -423,6 +429,63 @@ def test_unknown_operations_are_named_and_logged_once(base: Store, caplog: pytes
                 wire.graphql("CreateArtifact", kind="mutation")
             assert raised.value.status == 400
     assert len([record for record in caplog.records if "CreateArtifact" in record.getMessage()]) == 1
+
+
+def test_unknown_names_take_little_memory(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from whoever has a key, and may be as long as a body."""
+    monkeypatch.setattr(app, "MOST_UNKNOWN", 2)
+    gateway = app.Gateway(desk_of(base))
+    for name in ("x" * 100_000, "b", "c", "d"):
+        assert len(str(gateway._unknown_operation(name))) < 300
+    assert gateway._unknown == {"x" * app.LONGEST_NAME, "b"}
+
+
+def test_body_of_a_stranger_is_not_read(base: Store) -> None:
+    """The key is looked at first, for files the address; a forged key of an attempt is none."""
+
+    async def unread() -> Message:
+        raise AssertionError("it was read")
+
+    gateway = app.app_of(desk_of(base, no_auth=False))
+
+    async def watched(scope: Scope_, _: Receive, send: Send) -> None:
+        await gateway(scope, unread, send)
+
+    other = attempt_key(b"other", base.scope, ClaimToken("a", 1, "n"))
+    for key in ("", "b" * 40, "rsa_me-" + "0" * 40, "rsa_me_é-" + "é" * 40, other):
+        for path in ("/graphql", "/files/local/p/a/file_stream"):
+            with pytest.raises(WireError) as raised:
+                Wire(asgi_sender(watched), key).post(path, b"{}")
+            assert raised.value.status == 401
+    with pytest.raises(WireError, match="not given out by this server"):
+        Wire(asgi_sender(watched)).request("PUT", "/storage/local/p/a/name?by=1.1&signature=0", b"x")
+
+
+def test_key_of_an_attempt_with_a_foreign_letter(base: Store) -> None:
+    """It is wrong like any other."""
+    wire_to(base).begin("a")
+    seat = base.seat("a")
+    assert seat is not None
+    key = attempt_key(desk_of(base).secret, base.scope, seat.token)
+    with pytest.raises(WireError, match="another attempt has the run"):
+        wire_to(base, key[:-1] + "é", no_auth=False).resume_status("a")
+
+
+def test_body_that_does_not_arrive(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for a client that stalls; it may come again."""
+    monkeypatch.setattr(app, "PATIENCE", 0.05)
+    gateway = app.app_of(desk_of(base))
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("it was waited for")
+
+    async def stalled(scope: Scope_, _: Receive, send: Send) -> None:
+        await gateway(scope, never, send)
+
+    with pytest.raises(WireError, match="has not arrived") as raised:
+        Wire(asgi_sender(stalled)).post("/graphql", b"{}")
+    assert raised.value.status == 503
 
 
 @pytest.mark.parametrize(
