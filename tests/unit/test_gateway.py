@@ -431,6 +431,37 @@ def test_unknown_operations_are_named_and_logged_once(base: Store, caplog: pytes
     assert len([record for record in caplog.records if "CreateArtifact" in record.getMessage()]) == 1
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "no json", "[]", "7", "[" * 100_000, '{"state": {"$in": 5}}', '{"$or": 5}', '{"$and": ["x"]}', '{"$not": 1}',
+        *(
+            json.dumps({"display_name": {"$regex": pattern}})
+            for pattern in (
+                "(", 5, ["a"], "(a+)+$", "(a|aa)+$", "(?:a{0,9}){9}", "(a)\\1", "(a*)(?=b+)c*", "a*a*a*$", "x" * 201,
+                "a{99999999999}", "(){9999}", "(a|a)" * 30,
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_filters_that_are_refused(base: Store, filters: str) -> None:
+    """Those that have no sense, and patterns that would hold up everybody for hours."""
+    wire = wire_to(base)
+    wire.begin("a", displayName="a" * 100 + "!")
+    with pytest.raises(WireError) as raised:
+        wire.graphql("Runs", entity="local", project="p", filters=filters)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("pattern", ["^run.*lr=0\\.1", "a|b(c|d)?", "x[0-9]+", "(?i)RUN", "\\bv\\d{1,3}$", "^(?!test)"])
+def test_patterns_that_are_taken(base: Store, pattern: str) -> None:
+    """What people look for names with."""
+    wire = wire_to(base)
+    wire.begin("a", displayName="run a x1 lr=0.1 v12")
+    filters = json.dumps({"display_name": {"$regex": pattern}})
+    assert wire.graphql("Runs", entity="local", project="p", filters=filters)["project"]["runCount"] == 1
+
+
 def test_unknown_names_take_little_memory(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """They come from whoever has a key, and may be as long as a body."""
     monkeypatch.setattr(app, "MOST_UNKNOWN", 2)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from resweep_scheduler.gateway.filters import choose, sort
-from resweep_scheduler.gateway.graphql import Call, Handler
+from resweep_scheduler.gateway.graphql import Call, GatewayError, Handler
 from resweep_scheduler.store import HistoryRow, Run, Store, UnknownRunError, list_sweeps, validate_run_id
 
 MOST_RUNS = 1000
@@ -66,11 +66,14 @@ def many_runs(call: Call) -> dict[str, Any]:
     for sweep_id, scope in list_sweeps(desk.client, url=desk.url).items():
         if scope == store.scope:
             runs += store.runs(sweep_id)
-    filters = json.loads(call.optional("filters") or "{}")
+    try:
+        filters = json.loads(call.optional("filters") or "{}")
+        first = int(call.variables.get("perPage") or call.variables.get("first") or 50)
+        begin = int(call.optional("cursor") or 0)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GatewayError(f"filters are JSON, cursor and size of a page are numbers: {error}") from None
     runs = sort(choose(runs, filters), call.optional("order") or "-created_at")
-    first = call.variables.get("perPage") or call.variables.get("first") or 50
-    begin = int(call.optional("cursor") or 0)
-    end = begin + min(int(first), MOST_RUNS)
+    end = begin + min(first, MOST_RUNS)
     edges = [
         {"node": {**run_node(store, run), "historyKeys": None}, "cursor": str(number)}
         for number, run in enumerate(runs[begin:end], begin + 1)
