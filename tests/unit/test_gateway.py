@@ -98,6 +98,61 @@ def test_beginning_without_a_host(base: Store) -> None:
     assert base.run("a").attempt == 2
 
 
+def test_stale_end_does_not_last(base: Store, clock: Clock) -> None:
+    """It does not say whose it is: what the last client sends afterwards undoes it, and its own end is final."""
+    old = wire_to(base).begin("a")
+    old.log({"v": "old"})
+    new = wire_to(base).resume("a")
+    new.log({"v": "new"})
+    clock.advance(5)
+    old.finish(0)
+    clock.advance(5)
+    body = new.rows({"v": "newer"})
+    new.send(body)
+    found = base.run("a")
+    assert (found.state, found.exit_code, found.seconds) == (RunState.RUNNING, None, 0)
+    old.finish(0)
+    new.send(body)  # nothing new: the answer was lost
+    assert base.run("a").state is RunState.FINISHED
+    clock.advance(5)
+    for client, lines in ((new, ["Traceback"]), (old, [])):
+        client.finish(0 if client is old else 3, lines=lines)
+        found = base.run("a")
+        assert (found.state, found.exit_code, found.seconds) == (RunState.FAILED, 3, 15)
+    wire_to(base).resume("a").finish(0)
+    assert base.run("a").state is RunState.FINISHED
+
+
+def test_end_with_nothing_left_to_send(base: Store, clock: Clock) -> None:
+    """A resumed run has sent all its rows before: its end counts, and a later one of an older client does not."""
+    old = wire_to(base).begin("a")
+    new = wire_to(base).resume("a")
+    new.log({"v": 1})
+    for client, code in ((new, 3), (old, 0)):
+        assert client.finish(code) == {}
+        assert (base.run("a").state, base.run("a").exit_code) == (RunState.FAILED, 3)
+
+
+def test_stale_summary_does_not_last(base: Store) -> None:
+    """Nor does it say whose it is; the last client sends its own with its next rows, and none counts after the end."""
+
+    def summary(name: str) -> dict[str, Any]:
+        return {"files": {"wandb-summary.json": {"offset": 0, "content": [json.dumps({"v": name})]}}}
+
+    old = wire_to(base).begin("a")
+    new = wire_to(base).resume("a")
+    new.send(summary("alone"))
+    assert base.run("a").summary == {"v": "alone"}
+    old.send(summary("old"))
+    body = new.rows({"v": "new"})
+    body["files"] |= summary("new")["files"]
+    new.send(body)
+    assert base.run("a").summary == {"v": "new"}
+    new.finish(0, lines=["done"])
+    old.send(summary("old"))
+    assert base.run("a").summary == {"v": "new"}
+
+
 def test_two_beginnings_at_the_same_moment(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One begins wholly between the two steps of the other, which is refused, so that their rows do not mix."""
     open_writer, later = Store.open_writer, []

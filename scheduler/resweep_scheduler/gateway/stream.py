@@ -59,8 +59,8 @@ def file_stream(access: Access, entity: str, project: str, run_id: str, body: Ma
     if body.get("preempting"):
         visit.check(store.mark_preempting(seat.token, reason=MARK_REASON).hold)
     # A run that only one client ever began has no other that could say anything.
-    certain = marked is not None or access.attempt is not None or seat.sweep_id is None or seat.writer == 1
-    visit.take_rows(files, final=certain and bool(body.get("complete")))
+    certain = marked is not None or access.attempt is not None or seat.writer == 1
+    visit.take_rows(files, certain=certain, final=certain and bool(body.get("complete")))
     if visit.stale:
         return STOP
     if access.attempt is None:
@@ -94,11 +94,14 @@ class _Visit:
         if hold in (Hold.STALE, Hold.GONE):
             self.stale = True
 
-    def take_rows(self, files: Mapping[str, Any], *, final: bool) -> None:
+    def take_rows(self, files: Mapping[str, Any], *, certain: bool, final: bool) -> None:
         """Rows and summary."""
         offset, lines = _part(files, HISTORY)
         _, summaries = _part(files, SUMMARY)
         summary = _summary(summaries[-1]) if summaries else None
+        if not certain and not (self._seat.is_owned or self._seat.lapsed):
+            # While the run goes on, the right client's next summary takes the place of another one's. Now none follows.
+            summary = None
         if not lines and summary is None and not final:
             return
         seat = self._seat
@@ -132,7 +135,7 @@ class _Visit:
         code = exit_code if isinstance(exit_code, int) else 1
         seat = self._seat
         if seat.sweep_id is None:
-            self._store.finish_run(seat.token, exit_code=code)
+            self._store.finish_run(seat.token, exit_code=code, certain=certain)
         elif self.agents_child and (certain or self._agent_is_silent(seat.sweep_id)):
             self._store.end_attempt(EndRequest(seat.token, code, reason="as its script said"))
         elif self.agents_child:
