@@ -6,13 +6,16 @@ import asyncio
 import gzip
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from support.checks import check_promises
 from support.stores import Clock, fake_store
 from support.wire import Wire, WireError, asgi_sender
 
+from resweep_scheduler.cli.serve import serve_command
 from resweep_scheduler.gateway import app
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
@@ -626,6 +629,26 @@ def test_files_are_kept_at_signed_addresses(base: Store) -> None:
     assert run.line >= 0
     assert base.remove_runs(["a"]) == 1
     assert not base.client.exists(base.keys.run("a", "files"))
+
+
+def test_files_go_where_clients_reach_the_gateway(base: Store) -> None:
+    """A proxy on another machine is not believed when it says that it was asked by https; the command line is."""
+    desk = replace(desk_of(base), public_url="https://wandb.example.org/")
+    wire = Wire(asgi_sender(app_of(desk)))
+    wire.begin("a")
+    variables = {"entity": "local", "project": "p", "run": "a", "files": ["x"]}
+    (file,) = wire.graphql("CreateRunFiles", kind="mutation", **variables)["createRunFiles"]["files"]
+    assert file["uploadUrl"].startswith("https://wandb.example.org/storage/local/p/a/x?")
+
+
+@pytest.mark.parametrize(
+    "url", ["wandb.example.org", "ftp://head", "https://", "https://h:x", "https://me@h", "http://h?a"]
+)
+def test_public_url_that_is_none(url: str) -> None:
+    """Said at once, not when the first file is saved."""
+    answer = CliRunner().invoke(serve_command, ["--public-url", url])
+    assert answer.exit_code == 2
+    assert "give it as https://HOST" in answer.output
 
 
 def test_history_of_another_form_of_client(base: Store) -> None:

@@ -50,12 +50,14 @@ class Desk:
         url: Of the server, for messages.
         no_auth: Whoever comes without a key may do everything.
         secret: What keys of attempts and addresses of files are signed with.
+        public_url: How clients reach the gateway; empty: as each request says.
     """
 
     client: Client
     url: str
     no_auth: bool
     secret: bytes
+    public_url: str = ""
 
     def store(self, scope: Scope) -> Store:
         return Store(self.client, scope, url=self.url)

@@ -57,16 +57,17 @@ OPERATIONS: dict[str, Handler] = {
 }
 
 
-def make_app(url: str, *, no_auth: bool = False, timeout: float = 5.0) -> Starlette:
+def make_app(url: str, *, no_auth: bool = False, public_url: str = "", timeout: float = 5.0) -> Starlette:
     """The ASGI application over the store at `url`.
 
     Args:
         url: The address of Redis.
         no_auth: Without a key everything is allowed; for the loopback interface only.
+        public_url: How clients reach the gateway, for the addresses of files; empty: as each request says.
         timeout: Seconds to wait for an answer of Redis.
     """
     client = connect(url, timeout=timeout)
-    return app_of(Desk(client, url, no_auth, Credentials(client, url=url).secret()))
+    return app_of(Desk(client, url, no_auth, Credentials(client, url=url).secret(), public_url))
 
 
 def app_of(desk: Desk) -> Starlette:
@@ -152,7 +153,8 @@ class Gateway:
         handler = OPERATIONS.get(name)
         if handler is None:
             raise self._unknown_operation(name)
-        return handler(Call(name, str(text), variables, access, str(request.base_url).rstrip("/")))
+        base_url = self._desk.public_url or str(request.base_url)
+        return handler(Call(name, str(text), variables, access, base_url.rstrip("/")))
 
     def _unknown_operation(self, name: str) -> GatewayError:
         name = name[:LONGEST_NAME]
