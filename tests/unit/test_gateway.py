@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,16 @@ from support.stores import Clock, fake_store
 from support.wire import Wire, WireError, asgi_sender
 
 from resweep_scheduler.cli.serve import serve_command
-from resweep_scheduler.gateway import app
+from resweep_scheduler.gateway import app, histories
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
-from resweep_scheduler.store import ClaimToken, EndRequest, RunState, Scope, Store, StoreUnavailableError
+from resweep_scheduler.store import ClaimToken, EndRequest, HistoryRow, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
 from resweep_scheduler.store.gateway import Writer
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import Message, Receive, Send
     from starlette.types import Scope as Scope_
 
@@ -629,6 +631,56 @@ def test_files_are_kept_at_signed_addresses(base: Store) -> None:
     assert run.line >= 0
     assert base.remove_runs(["a"]) == 1
     assert not base.client.exists(base.keys.run("a", "files"))
+
+
+def test_history_is_read_once_for_all_its_pages(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nothing is added; and never more is kept than is allowed."""
+    read: list[str] = []
+    history = Store.history
+
+    def counted(store: Store, run_id: str) -> list[HistoryRow]:
+        read.append(run_id)
+        return history(store, run_id)
+
+    monkeypatch.setattr(Store, "history", counted)
+    monkeypatch.setattr(histories, "MOST_ROWS", 15)
+    wire = wire_to(base)
+
+    def scan(run: str) -> list[int]:
+        found: list[int] = []
+        for low in range(0, 20, 5):
+            page = wire.graphql(
+                "HistoryPage", entity="local", project="p", run=run, minStep=low, maxStep=low + 5, samples=5
+            )
+            found += [json.loads(row)["v"] for row in page["project"]["run"]["history"]]
+        return found
+
+    run = wire.begin("a")
+    run.log(*({"v": step} for step in range(10)))
+    assert (scan("a"), read) == (list(range(10)), ["a"])
+    run.log({"v": 10})
+    assert (scan("a"), read) == (list(range(11)), ["a", "a"])
+    wire.begin("b").log(*({"v": step} for step in range(10)))
+    scan("b")
+    scan("a")  # had to go for b
+    assert read == ["a", "a", "b", "a"]
+    run.log(*({"v": step} for step in range(11, 20)))
+    assert (scan("a"), len(read)) == (list(range(20)), 8)  # too long
+
+
+def test_answers_are_encoded_in_the_threads(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long history must not hold up the others' requests."""
+    threads: list[threading.Thread] = []
+    encoded = app._encoded
+
+    def watched(result: Any) -> Response:
+        threads.append(threading.current_thread())
+        return encoded(result)
+
+    monkeypatch.setattr(app, "_encoded", watched)
+    wire_to(base).graphql("Viewer")
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 def test_files_go_where_clients_reach_the_gateway(base: Store) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from resweep_scheduler.gateway.histories import Histories
 from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, Store
 from resweep_scheduler.store.connect import Client
 from resweep_scheduler.store.credentials import (
@@ -51,6 +52,7 @@ class Desk:
         no_auth: Whoever comes without a key may do everything.
         secret: What keys of attempts and addresses of files are signed with.
         public_url: How clients reach the gateway; empty: as each request says.
+        histories: That were read a moment ago.
     """
 
     client: Client
@@ -58,6 +60,7 @@ class Desk:
     no_auth: bool
     secret: bytes
     public_url: str = ""
+    histories: Histories = field(default_factory=Histories, compare=False)
 
     def store(self, scope: Scope) -> Store:
         return Store(self.client, scope, url=self.url)

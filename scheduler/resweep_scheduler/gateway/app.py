@@ -184,7 +184,8 @@ class Gateway:
                 body = await _read(request, limit) if request.method in ("POST", "PUT") else b""
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody is there to read it
-            result = await run_in_threadpool(work, allowed, body)
+            # What a result becomes on the wire may be long, too, and others wait for this thread.
+            answer = await run_in_threadpool(lambda: _encoded(work(allowed, body)))
         except Exception as error:
             status, message = _status_of(error)
             if status >= 500:
@@ -192,9 +193,7 @@ class Gateway:
             if status == 500:
                 _log.exception("unexpected")
             return JSONResponse({"errors": [{"message": message}], "data": None}, status_code=status)
-        if isinstance(result, bytes):
-            return Response(result, media_type="application/octet-stream")
-        return Response(json.dumps(result or {}), media_type="application/json")
+        return answer
 
     def _refuse_browsers(self, request: Request) -> None:
         """Where no key is asked for, a web page that somebody looks at must not reach us, by whatever name."""
@@ -226,6 +225,12 @@ async def _read(request: Request, limit: int) -> bytes:
     if unpacker is not None and not unpacker.eof:
         raise GatewayError("the body ends before gzip's end")
     return bytes(received)
+
+
+def _encoded(result: Any) -> Response:
+    if isinstance(result, bytes):
+        return Response(result, media_type="application/octet-stream")
+    return Response(json.dumps(result or {}), media_type="application/json")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
