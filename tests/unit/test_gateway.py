@@ -21,6 +21,7 @@ from resweep_scheduler.gateway import app, histories
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
+from resweep_scheduler.gateway.stream import LONGEST_OUTPUT
 from resweep_scheduler.store import ClaimToken, EndRequest, HistoryRow, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
 from resweep_scheduler.store.gateway import Writer
@@ -191,6 +192,16 @@ def test_output_without_stamps(base: Store) -> None:
     run.send(body)
     run.send(body)
     assert [chunk.text for chunk in base.output("a")] == ["hello\nworld\n"]
+
+
+def test_of_much_output_the_end_is_kept(base: Store) -> None:
+    """A script that prints without end must not fill Redis."""
+    run = wire_to(base).begin("a")
+    lines = [f"{number:099}" for number in range(10_000)]
+    run.send({"files": {"output.log": {"offset": run.bucket["logLineCount"], "content": lines}}})
+    (chunk,) = base.output("a")
+    assert len(chunk.text) == LONGEST_OUTPUT
+    assert chunk.text.endswith("9999\n")
 
 
 # Attempts that `sweep-agent` launched.

@@ -19,6 +19,8 @@ from resweep_scheduler.store.store import Store
 
 BATCH = 500
 """Rows in one script."""
+LONGEST_OUTPUT = 64 * 1024
+"""Characters of output that are kept of one request: its end, as of the whole output."""
 MARK_REASON = "script"
 SILENCE = 15_000
 """Milliseconds after which an agent that has not been heard is taken for gone: three heartbeats."""
@@ -128,7 +130,7 @@ class _Visit:
         offset, lines = _part({OUTPUT: part}, OUTPUT) if part else (0, [])
         if lines:
             text = "".join(_STAMP.sub("", line) + "\n" for line in lines)
-            self._store.append_output(self._seat.token, text, piece=offset + 1)
+            self._store.append_output(self._seat.token, text[-LONGEST_OUTPUT:], piece=offset + 1)
 
     def end(self, exit_code: Any, *, certain: bool) -> None:
         """The script is over."""
