@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
-from typing import Any
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from support.checks import check_promises
 from support.stores import Clock, fake_store
 from support.wire import Wire, WireError, asgi_sender
 
+from resweep_scheduler.cli.serve import serve_command
+from resweep_scheduler.gateway import app, histories
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
-from resweep_scheduler.store import EndRequest, RunState, Scope, Store
+from resweep_scheduler.gateway.stream import LONGEST_OUTPUT
+from resweep_scheduler.store import ClaimToken, EndRequest, HistoryRow, RunState, Scope, Store, StoreUnavailableError
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
+from resweep_scheduler.store.gateway import Writer
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import Message, Receive, Send
+    from starlette.types import Scope as Scope_
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
 
@@ -78,6 +91,91 @@ def test_last_beginning_alone_may_write(base: Store) -> None:
     assert base.run("a").state is RunState.RUNNING
 
 
+def test_beginning_without_a_host(base: Store) -> None:
+    """`x_disable_machine_info` keeps the host back, and does not make a beginning a change."""
+    wire = wire_to(base)
+    begun = wire.upsert("a", host=None, program="train.py", config={"lr": 1})
+    assert base.run("a").config == {"lr": 1}
+    wire.upsert("a", id=begun["id"], program="train.py", config={"lr": 2})
+    assert (base.run("a").config, base.run("a").attempt) == ({"lr": 2}, 1)
+    known = wire.resume_status("a")
+    assert known is not None
+    assert wire.upsert("a", id=known["id"], host=None)["id"] != begun["id"]
+    assert base.run("a").attempt == 2
+
+
+def test_stale_end_does_not_last(base: Store, clock: Clock) -> None:
+    """It does not say whose it is: what the last client sends afterwards undoes it, and its own end is final."""
+    old = wire_to(base).begin("a")
+    old.log({"v": "old"})
+    new = wire_to(base).resume("a")
+    new.log({"v": "new"})
+    clock.advance(5)
+    old.finish(0)
+    clock.advance(5)
+    body = new.rows({"v": "newer"})
+    new.send(body)
+    found = base.run("a")
+    assert (found.state, found.exit_code, found.seconds) == (RunState.RUNNING, None, 0)
+    old.finish(0)
+    new.send(body)  # nothing new: the answer was lost
+    assert base.run("a").state is RunState.FINISHED
+    clock.advance(5)
+    for client, lines in ((new, ["Traceback"]), (old, [])):
+        client.finish(0 if client is old else 3, lines=lines)
+        found = base.run("a")
+        assert (found.state, found.exit_code, found.seconds) == (RunState.FAILED, 3, 15)
+    wire_to(base).resume("a").finish(0)
+    assert base.run("a").state is RunState.FINISHED
+
+
+def test_end_with_nothing_left_to_send(base: Store, clock: Clock) -> None:
+    """A resumed run has sent all its rows before: its end counts, and a later one of an older client does not."""
+    old = wire_to(base).begin("a")
+    new = wire_to(base).resume("a")
+    new.log({"v": 1})
+    for client, code in ((new, 3), (old, 0)):
+        assert client.finish(code) == {}
+        assert (base.run("a").state, base.run("a").exit_code) == (RunState.FAILED, 3)
+
+
+def test_stale_summary_does_not_last(base: Store) -> None:
+    """Nor does it say whose it is; the last client sends its own with its next rows, and none counts after the end."""
+
+    def summary(name: str) -> dict[str, Any]:
+        return {"files": {"wandb-summary.json": {"offset": 0, "content": [json.dumps({"v": name})]}}}
+
+    old = wire_to(base).begin("a")
+    new = wire_to(base).resume("a")
+    new.send(summary("alone"))
+    assert base.run("a").summary == {"v": "alone"}
+    old.send(summary("old"))
+    body = new.rows({"v": "new"})
+    body["files"] |= summary("new")["files"]
+    new.send(body)
+    assert base.run("a").summary == {"v": "new"}
+    new.finish(0, lines=["done"])
+    old.send(summary("old"))
+    assert base.run("a").summary == {"v": "new"}
+
+
+def test_two_beginnings_at_the_same_moment(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One begins wholly between the two steps of the other, which is refused, so that their rows do not mix."""
+    open_writer, later = Store.open_writer, []
+
+    def interrupted(store: Store, token: ClaimToken, *, init: str) -> Writer:
+        monkeypatch.undo()
+        later.append(wire_to(base).begin("a", config={"who": "later"}))
+        return open_writer(store, token, init=init)
+
+    monkeypatch.setattr(Store, "open_writer", interrupted)
+    with pytest.raises(WireError, match="taken over by another attempt") as raised:
+        wire_to(base).begin("a", config={"who": "earlier"})
+    assert raised.value.status == 403
+    assert later[0].log({"v": "later"}) == {}
+    assert values(base, "a") == [(0, 2, "later")]
+
+
 def test_summary_has_no_names_of_the_client(base: Store) -> None:
     """And NaN is taken as the client sends it."""
     run = wire_to(base).begin("a")
@@ -94,6 +192,16 @@ def test_output_without_stamps(base: Store) -> None:
     run.send(body)
     run.send(body)
     assert [chunk.text for chunk in base.output("a")] == ["hello\nworld\n"]
+
+
+def test_of_much_output_the_end_is_kept(base: Store) -> None:
+    """A script that prints without end must not fill Redis."""
+    run = wire_to(base).begin("a")
+    lines = [f"{number:099}" for number in range(10_000)]
+    run.send({"files": {"output.log": {"offset": run.bucket["logLineCount"], "content": lines}}})
+    (chunk,) = base.output("a")
+    assert len(chunk.text) == LONGEST_OUTPUT
+    assert chunk.text.endswith("9999\n")
 
 
 # Attempts that `sweep-agent` launched.
@@ -162,6 +270,34 @@ def test_lost_answers_lose_no_command(base: Store, clock: Clock) -> None:
     assert wire.heartbeat(agent) == [{"type": "exit"}]
     assert wire.heartbeat(agent) == [{"type": "exit"}]  # the answer was lost
     check_promises(base, sweep)
+
+
+def test_claim_that_was_not_told(base: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway dies after the claim: what was said of the run before is not taken for word of the new one."""
+    wire = wire_to(base)
+    sweep = wire.create_sweep(GRID)
+    agent = wire.create_agent(sweep)
+    first = wire.heartbeat(agent)[0]["run_id"]
+    wire.heartbeat(agent, first)
+    wire.begin(first, sweep=sweep).finish(0)
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("timed out")
+
+    with monkeypatch.context() as away:
+        away.setattr(Store, "tell", fail)
+        with pytest.raises(WireError, match="503"):
+            wire.heartbeat(agent)
+    for _ in range(2):
+        (command,) = wire.heartbeat(agent)
+        assert (command["type"], command["run_id"] == first) == ("run", False)
+        clock.advance(5)
+    wire.heartbeat(agent, command["run_id"])
+    assert wire.heartbeat(agent) == []  # it was seen, so it is missing now
+    clock.advance(5)
+    assert wire.heartbeat(agent) == [{"type": "exit"}]
+    assert base.run(command["run_id"]).state is RunState.CRASHED
+    check_promises(base, sweep, complete=False)
 
 
 def test_process_that_is_gone_without_a_word(base: Store, clock: Clock) -> None:
@@ -367,6 +503,94 @@ def test_unknown_operations_are_named_and_logged_once(base: Store, caplog: pytes
 
 
 @pytest.mark.parametrize(
+    "filters",
+    [
+        "no json", "[]", "7", "[" * 100_000, '{"state": {"$in": 5}}', '{"$or": 5}', '{"$and": ["x"]}', '{"$not": 1}',
+        *(
+            json.dumps({"display_name": {"$regex": pattern}})
+            for pattern in (
+                "(", 5, ["a"], "(a+)+$", "(a|aa)+$", "(?:a{0,9}){9}", "(a)\\1", "(a*)(?=b+)c*", "a*a*a*$", "x" * 201,
+                "a{99999999999}", "(){9999}", "(a|a)" * 30,
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_filters_that_are_refused(base: Store, filters: str) -> None:
+    """Those that have no sense, and patterns that would hold up everybody for hours."""
+    wire = wire_to(base)
+    wire.begin("a", displayName="a" * 100 + "!")
+    with pytest.raises(WireError) as raised:
+        wire.graphql("Runs", entity="local", project="p", filters=filters)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("pattern", ["^run.*lr=0\\.1", "a|b(c|d)?", "x[0-9]+", "(?i)RUN", "\\bv\\d{1,3}$", "^(?!test)"])
+def test_patterns_that_are_taken(base: Store, pattern: str) -> None:
+    """What people look for names with."""
+    wire = wire_to(base)
+    wire.begin("a", displayName="run a x1 lr=0.1 v12")
+    filters = json.dumps({"display_name": {"$regex": pattern}})
+    assert wire.graphql("Runs", entity="local", project="p", filters=filters)["project"]["runCount"] == 1
+
+
+def test_unknown_names_take_little_memory(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come from whoever has a key, and may be as long as a body."""
+    monkeypatch.setattr(app, "MOST_UNKNOWN", 2)
+    gateway = app.Gateway(desk_of(base))
+    for name in ("x" * 100_000, "b", "c", "d"):
+        assert len(str(gateway._unknown_operation(name))) < 300
+    assert gateway._unknown == {"x" * app.LONGEST_NAME, "b"}
+
+
+def test_body_of_a_stranger_is_not_read(base: Store) -> None:
+    """The key is looked at first, for files the address; a forged key of an attempt is none."""
+
+    async def unread() -> Message:
+        raise AssertionError("it was read")
+
+    gateway = app.app_of(desk_of(base, no_auth=False))
+
+    async def watched(scope: Scope_, _: Receive, send: Send) -> None:
+        await gateway(scope, unread, send)
+
+    other = attempt_key(b"other", base.scope, ClaimToken("a", 1, "n"))
+    for key in ("", "b" * 40, "rsa_me-" + "0" * 40, "rsa_me_é-" + "é" * 40, other):
+        for path in ("/graphql", "/files/local/p/a/file_stream"):
+            with pytest.raises(WireError) as raised:
+                Wire(asgi_sender(watched), key).post(path, b"{}")
+            assert raised.value.status == 401
+    with pytest.raises(WireError, match="not given out by this server"):
+        Wire(asgi_sender(watched)).request("PUT", "/storage/local/p/a/name?by=1.1&signature=0", b"x")
+
+
+def test_key_of_an_attempt_with_a_foreign_letter(base: Store) -> None:
+    """It is wrong like any other."""
+    wire_to(base).begin("a")
+    seat = base.seat("a")
+    assert seat is not None
+    key = attempt_key(desk_of(base).secret, base.scope, seat.token)
+    with pytest.raises(WireError, match="another attempt has the run"):
+        wire_to(base, key[:-1] + "é", no_auth=False).resume_status("a")
+
+
+def test_body_that_does_not_arrive(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for a client that stalls; it may come again."""
+    monkeypatch.setattr(app, "PATIENCE", 0.05)
+    gateway = app.app_of(desk_of(base))
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("it was waited for")
+
+    async def stalled(scope: Scope_, _: Receive, send: Send) -> None:
+        await gateway(scope, never, send)
+
+    with pytest.raises(WireError, match="has not arrived") as raised:
+        Wire(asgi_sender(stalled)).post("/graphql", b"{}")
+    assert raised.value.status == 503
+
+
+@pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
         (gzip.compress(b" " * (MAX_BODY + 1), mtime=0), {"content-encoding": "gzip"}, 413),
@@ -418,6 +642,76 @@ def test_files_are_kept_at_signed_addresses(base: Store) -> None:
     assert run.line >= 0
     assert base.remove_runs(["a"]) == 1
     assert not base.client.exists(base.keys.run("a", "files"))
+
+
+def test_history_is_read_once_for_all_its_pages(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nothing is added; and never more is kept than is allowed."""
+    read: list[str] = []
+    history = Store.history
+
+    def counted(store: Store, run_id: str) -> list[HistoryRow]:
+        read.append(run_id)
+        return history(store, run_id)
+
+    monkeypatch.setattr(Store, "history", counted)
+    monkeypatch.setattr(histories, "MOST_ROWS", 15)
+    wire = wire_to(base)
+
+    def scan(run: str) -> list[int]:
+        found: list[int] = []
+        for low in range(0, 20, 5):
+            page = wire.graphql(
+                "HistoryPage", entity="local", project="p", run=run, minStep=low, maxStep=low + 5, samples=5
+            )
+            found += [json.loads(row)["v"] for row in page["project"]["run"]["history"]]
+        return found
+
+    run = wire.begin("a")
+    run.log(*({"v": step} for step in range(10)))
+    assert (scan("a"), read) == (list(range(10)), ["a"])
+    run.log({"v": 10})
+    assert (scan("a"), read) == (list(range(11)), ["a", "a"])
+    wire.begin("b").log(*({"v": step} for step in range(10)))
+    scan("b")
+    scan("a")  # had to go for b
+    assert read == ["a", "a", "b", "a"]
+    run.log(*({"v": step} for step in range(11, 20)))
+    assert (scan("a"), len(read)) == (list(range(20)), 8)  # too long
+
+
+def test_answers_are_encoded_in_the_threads(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long history must not hold up the others' requests."""
+    threads: list[threading.Thread] = []
+    encoded = app._encoded
+
+    def watched(result: Any) -> Response:
+        threads.append(threading.current_thread())
+        return encoded(result)
+
+    monkeypatch.setattr(app, "_encoded", watched)
+    wire_to(base).graphql("Viewer")
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+def test_files_go_where_clients_reach_the_gateway(base: Store) -> None:
+    """A proxy on another machine is not believed when it says that it was asked by https; the command line is."""
+    desk = replace(desk_of(base), public_url="https://wandb.example.org/")
+    wire = Wire(asgi_sender(app_of(desk)))
+    wire.begin("a")
+    variables = {"entity": "local", "project": "p", "run": "a", "files": ["x"]}
+    (file,) = wire.graphql("CreateRunFiles", kind="mutation", **variables)["createRunFiles"]["files"]
+    assert file["uploadUrl"].startswith("https://wandb.example.org/storage/local/p/a/x?")
+
+
+@pytest.mark.parametrize(
+    "url", ["wandb.example.org", "ftp://head", "https://", "https://h:x", "https://me@h", "http://h?a"]
+)
+def test_public_url_that_is_none(url: str) -> None:
+    """Said at once, not when the first file is saved."""
+    answer = CliRunner().invoke(serve_command, ["--public-url", url])
+    assert answer.exit_code == 2
+    assert "give it as https://HOST" in answer.output
 
 
 def test_history_of_another_form_of_client(base: Store) -> None:

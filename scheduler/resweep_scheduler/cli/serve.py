@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import logging
 import socket
+from urllib.parse import urlsplit
 
 import click
 
 from resweep_scheduler.cli.exitcodes import ExitCode
 from resweep_scheduler.cli.options import Failure, Settings, command, notice, store_options
+
+
+def _check_url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(value)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
+        raise click.BadParameter(f"give it as https://HOST or https://HOST:PORT/PATH, not {value!r}", ctx, parameter)
+    return value
 
 
 @command(
@@ -20,12 +34,16 @@ from resweep_scheduler.cli.options import Failure, Settings, command, notice, st
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N")
+@click.option(
+    "--public-url", envvar="RESWEEP_PUBLIC_URL", show_envvar=True, metavar="URL", callback=_check_url,
+    help="How clients reach it, where TLS ends on another machine: files are sent there.",
+)  # fmt: skip
 @click.option("--no-auth", is_flag=True, help="Ask for no key; on the loopback interface only.")
 @click.option("--fd", type=int, hidden=True, help="A socket that listens already.")
 @click.option("--lifeline", type=int, hidden=True, help="A descriptor whose end is ours, too.")
 @store_options
 def serve_command(
-    settings: Settings, *, host: str, port: int, no_auth: bool, fd: int | None, lifeline: int | None
+    settings: Settings, *, host: str, port: int, public_url: str, no_auth: bool, fd: int | None, lifeline: int | None
 ) -> None:
     """Serve scripts and agents that use `wandb`, over this Redis.
 
@@ -52,7 +70,7 @@ def serve_command(
         address, number = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         notice(f"Gateway to {redact(url)} at http://{shown}:{number}")
-        serve(url, listener, no_auth=no_auth, lifeline=lifeline)
+        serve(url, listener, no_auth=no_auth, public_url=public_url, lifeline=lifeline)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from resweep_scheduler.gateway.histories import Histories
 from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, Store
 from resweep_scheduler.store.connect import Client
-from resweep_scheduler.store.credentials import Credentials, KeyRecord, Rights, attempt_key, run_of_attempt_key
+from resweep_scheduler.store.credentials import (
+    Credentials,
+    KeyRecord,
+    Rights,
+    attempt_key,
+    is_sealed,
+    run_of_attempt_key,
+)
 from resweep_scheduler.store.gateway import Seat
 
 
@@ -43,12 +51,16 @@ class Desk:
         url: Of the server, for messages.
         no_auth: Whoever comes without a key may do everything.
         secret: What keys of attempts and addresses of files are signed with.
+        public_url: How clients reach the gateway; empty: as each request says.
+        histories: That were read a moment ago.
     """
 
     client: Client
     url: str
     no_auth: bool
     secret: bytes
+    public_url: str = ""
+    histories: Histories = field(default_factory=Histories, compare=False)
 
     def store(self, scope: Scope) -> Store:
         return Store(self.client, scope, url=self.url)
@@ -61,6 +73,8 @@ class Desk:
         """
         key = _key_of(authorization)
         if key is not None and run_of_attempt_key(key) is not None:
+            if not is_sealed(self.secret, key):
+                raise AccessError("the key in WANDB_API_KEY looks like one of an attempt, and was not made here", 401)
             return Access(self, attempt=key)
         if self.no_auth:
             return Access(self)
@@ -112,7 +126,7 @@ class Access:
         if seat is None:
             return Standing.STALE
         right = attempt_key(self.desk.secret, store.scope, seat.token)
-        return Standing.OWNER if hmac.compare_digest(right, self.attempt) else Standing.STALE
+        return Standing.OWNER if hmac.compare_digest(right.encode(), self.attempt.encode()) else Standing.STALE
 
     def require_reader(self, store: Store) -> None:
         """Refuse a key of an attempt that is not the current one of its run in this project.

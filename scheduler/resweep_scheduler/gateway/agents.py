@@ -108,9 +108,10 @@ class _Beat:
         seat = self._store.seat(known.run_id) if known.run_id else None
         if seat is not None and seat.is_owned and seat.agent == self._agent:
             others = self._look_at_others(seat.run_id)
+            told = self._told(seat, known.told)
             if seat.run_id in self._live:
-                return self._keep(seat, known.told) + others
-            commands = self._miss(seat, known)
+                return self._keep(seat, told) + others
+            commands = self._miss(seat, known.seq, told)
             if commands is not None:
                 return commands + others
             known = self._known()  # the run has ended now
@@ -128,18 +129,26 @@ class _Beat:
 
     # -- runs that it has ----------------------------------------------------------------------------------------------
 
+    def _told(self, seat: Seat, told: Told) -> Told:
+        """What the agent was told of this run. What is kept may be about the run before: between a claim and `_tell` a
+        gateway may die.
+        """
+        if (told.run_id, told.attempt) == (seat.run_id, seat.token.attempt):
+            return told
+        return Told(seat.run_id, seat.token.attempt, first=self._store.redis_time())
+
     def _keep(self, seat: Seat, told: Told) -> list[Command]:
         """Its run lives."""
         answer = self._store.heartbeat(self._sweep_id, agent=self._agent, token=seat.token, lease_ms=self._lease)
         self._tell(replace(told, listed=True, missing=0, beat=self._store.redis_time()))
         return [_stop(seat.run_id)] if answer.stop else []
 
-    def _miss(self, seat: Seat, known: ClientAgent) -> list[Command] | None:
+    def _miss(self, seat: Seat, seq: int, told: Told) -> list[Command] | None:
         """Its run does not live: not yet, or not any more. None when the run has been ended for that."""
         if seat.said is not None:
             self._end(seat, seat.said, "as its script said")
             return None
-        now, told = self._store.redis_time(), known.told
+        now = self._store.redis_time()
         if told.listed or seat.has_writer:
             if not told.missing:
                 self._tell(replace(told, missing=now))
@@ -150,7 +159,7 @@ class _Beat:
         if told.times >= STARTS and now - told.first >= START_PATIENCE:
             self._end(seat, None, "its agent never reported the start of its script", preempted=True)
             return None
-        answer = self._claim(known.seq)  # the same claim again gives the same run
+        answer = self._claim(seq)  # the same claim again gives the same run
         return None if answer.run is None else [self._start(answer.run, told)]
 
     def _end(self, seat: Seat, code: int | None, reason: str, *, preempted: bool = False) -> None:

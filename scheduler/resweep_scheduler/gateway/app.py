@@ -6,12 +6,13 @@ work later is 503, and what cannot is 4xx, an unknown operation above all: an em
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from resweep_scheduler.gateway import account, agents, files, reads, runs, sweeps
-from resweep_scheduler.gateway.access import AccessError, Desk
+from resweep_scheduler.gateway.access import Access, AccessError, Desk
 from resweep_scheduler.gateway.graphql import Call, GatewayError, Handler, operation_of
 from resweep_scheduler.gateway.stream import file_stream
 from resweep_scheduler.store import (
@@ -40,7 +41,14 @@ _log = logging.getLogger(__name__)
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request's body, before and after it is unpacked."""
+PATIENCE = 60.0
+"""Seconds in which a body must have arrived."""
+MOST_UNKNOWN = 1000
+"""Names of unknown operations that are remembered, to be logged once."""
+LONGEST_NAME = 100
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+T = TypeVar("T")
 
 OPERATIONS: dict[str, Handler] = {
     name: handler
@@ -49,16 +57,17 @@ OPERATIONS: dict[str, Handler] = {
 }
 
 
-def make_app(url: str, *, no_auth: bool = False, timeout: float = 5.0) -> Starlette:
+def make_app(url: str, *, no_auth: bool = False, public_url: str = "", timeout: float = 5.0) -> Starlette:
     """The ASGI application over the store at `url`.
 
     Args:
         url: The address of Redis.
         no_auth: Without a key everything is allowed; for the loopback interface only.
+        public_url: How clients reach the gateway, for the addresses of files; empty: as each request says.
         timeout: Seconds to wait for an answer of Redis.
     """
     client = connect(url, timeout=timeout)
-    return app_of(Desk(client, url, no_auth, Credentials(client, url=url).secret()))
+    return app_of(Desk(client, url, no_auth, Credentials(client, url=url).secret(), public_url))
 
 
 def app_of(desk: Desk) -> Starlette:
@@ -87,80 +96,96 @@ class Gateway:
     async def graphql(self, request: Request) -> Response:
         """One operation."""
 
-        def work(body: bytes) -> Any:
-            return {"data": self._operate(request, _json_object(body))}
+        def work(access: Access, body: bytes) -> Any:
+            return {"data": self._operate(request, access, _json_object(body))}
 
-        return await self._serve(request, work)
+        return await self._serve(request, lambda: self._access(request), work)
 
     async def file_stream(self, request: Request) -> Response:
         """What a run sends while it runs."""
         place = request.path_params
 
-        def work(body: bytes) -> Any:
-            access = self._desk.access(request.headers.get("authorization"))
+        def work(access: Access, body: bytes) -> Any:
             return file_stream(access, place["entity"], place["project"], place["run"], _json_object(body))
 
-        return await self._serve(request, work)
+        return await self._serve(request, lambda: self._access(request), work)
 
     async def storage(self, request: Request) -> Response:
         """A file at a signed address."""
+        place, query = request.path_params, dict(request.query_params)
 
-        def work(body: bytes) -> Any:
-            query = dict(request.query_params)
-            if request.method == "GET":
-                return files.get_file(self._desk, request.path_params, query, None)
-            return files.put_file(self._desk, request.path_params, query, body)
+        def check() -> None:
+            files.check_address(self._desk, place, query, "put" if request.method == "PUT" else "get")
 
-        return await self._serve(request, work, limit=MAX_FILE)
+        def work(_: None, body: bytes) -> Any:
+            if request.method == "PUT":
+                return files.put_file(self._desk, place, query, body)
+            return files.get_file(self._desk, place, query, None)
+
+        return await self._serve(request, check, work, limit=MAX_FILE)
 
     async def get_file(self, request: Request) -> Response:
         """A file by its name, for who has a key."""
 
-        def work(body: bytes) -> Any:
-            access = self._desk.access(request.headers.get("authorization"))
+        def work(access: Access, _: bytes) -> Any:
             return files.get_file(self._desk, request.path_params, {}, access)
 
-        return await self._serve(request, work)
+        return await self._serve(request, lambda: self._access(request), work)
 
     async def health(self, request: Request) -> Response:
         """200 while Redis answers, for load balancers."""
 
-        def work(body: bytes) -> Any:
+        def work(_: None, __: bytes) -> Any:
             Credentials(self._desk.client, url=self._desk.url).redis_time()
             return {"status": "ok"}
 
-        return await self._serve(request, work)
+        return await self._serve(request, lambda: None, work)
 
-    def _operate(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+    def _access(self, request: Request) -> Access:
+        return self._desk.access(request.headers.get("authorization"))
+
+    def _operate(self, request: Request, access: Access, body: dict[str, Any]) -> dict[str, Any]:
         text = body.get("query")
         name = operation_of(text) if isinstance(text, str) else ""
         variables = body.get("variables") or {}
         if not isinstance(variables, dict):
             raise GatewayError("`variables` of a GraphQL request is an object")
-        access = self._desk.access(request.headers.get("authorization"))
         handler = OPERATIONS.get(name)
         if handler is None:
             raise self._unknown_operation(name)
-        return handler(Call(name, str(text), variables, access, str(request.base_url).rstrip("/")))
+        base_url = self._desk.public_url or str(request.base_url)
+        return handler(Call(name, str(text), variables, access, base_url.rstrip("/")))
 
     def _unknown_operation(self, name: str) -> GatewayError:
+        name = name[:LONGEST_NAME]
         with self._lock:
-            is_new = name not in self._unknown and len(self._unknown) < 1000
-            self._unknown.add(name)
+            is_new = name not in self._unknown and len(self._unknown) < MOST_UNKNOWN
+            if is_new:
+                self._unknown.add(name)
         if is_new:
             _log.warning("unknown-operation name=%s: it is answered with an error, see docs/wandb.md", name or "(none)")
         return GatewayError(
             f"resweep's gateway does not know the operation {name!r}; see docs/wandb.md for what it does"
         )
 
-    async def _serve(self, request: Request, work: Callable[[bytes], Any], *, limit: int = MAX_BODY) -> Response:
+    async def _serve(
+        self, request: Request, check: Callable[[], T], work: Callable[[T, bytes], Any], *, limit: int = MAX_BODY
+    ) -> Response:
+        """Answer a request.
+
+        Args:
+            check: Whether who asks may send anything at all: nothing of a stranger's body is kept.
+            work: Takes what `check` returned, and the body.
+        """
         try:
             self._refuse_browsers(request)
+            allowed = await run_in_threadpool(check)
             try:
-                body = await _read(request, limit)
+                body = await _read(request, limit) if request.method in ("POST", "PUT") else b""
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody is there to read it
-            result = await run_in_threadpool(work, body)
+            # What a result becomes on the wire may be long, too, and others wait for this thread.
+            answer = await run_in_threadpool(lambda: _encoded(work(allowed, body)))
         except Exception as error:
             status, message = _status_of(error)
             if status >= 500:
@@ -168,9 +193,7 @@ class Gateway:
             if status == 500:
                 _log.exception("unexpected")
             return JSONResponse({"errors": [{"message": message}], "data": None}, status_code=status)
-        if isinstance(result, bytes):
-            return Response(result, media_type="application/octet-stream")
-        return Response(json.dumps(result or {}), media_type="application/json")
+        return answer
 
     def _refuse_browsers(self, request: Request) -> None:
         """Where no key is asked for, a web page that somebody looks at must not reach us, by whatever name."""
@@ -188,17 +211,26 @@ async def _read(request: Request, limit: int) -> bytes:
         raise GatewayError(f"a body comes as it is or by gzip, not by {encoding!r}", 415)
     unpacker = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
     received, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        try:
-            received += chunk if unpacker is None else unpacker.decompress(chunk, limit + 1 - len(received))
-        except zlib.error as error:
-            raise GatewayError(f"the body is not what gzip writes: {error}") from None
-        if len(received) > limit or size > limit:
-            raise GatewayError(f"a body has at most {limit} bytes, unpacked too", 413)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                size += len(chunk)
+                received += chunk if unpacker is None else unpacker.decompress(chunk, limit + 1 - len(received))
+                if len(received) > limit or size > limit:
+                    raise GatewayError(f"a body has at most {limit} bytes, unpacked too", 413)
+    except zlib.error as error:
+        raise GatewayError(f"the body is not what gzip writes: {error}") from None
+    except TimeoutError:
+        raise GatewayError(f"the body has not arrived in {PATIENCE:g} s; send it again", 503) from None
     if unpacker is not None and not unpacker.eof:
         raise GatewayError("the body ends before gzip's end")
     return bytes(received)
+
+
+def _encoded(result: Any) -> Response:
+    if isinstance(result, bytes):
+        return Response(result, media_type="application/octet-stream")
+    return Response(json.dumps(result or {}), media_type="application/json")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

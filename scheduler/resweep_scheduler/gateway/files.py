@@ -40,6 +40,15 @@ def create_run_files(call: Call) -> dict[str, Any]:
     return {"createRunFiles": {"runID": run_id, "uploadHeaders": [], "files": files}}
 
 
+def check_address(desk: Desk, place: Mapping[str, str], query: Mapping[str, str], method: str) -> None:
+    """Whether an address is one of ours, for "put" or "get".
+
+    Raises:
+        AccessError: It is not.
+    """
+    _opened(desk, place, query, method)
+
+
 def put_file(desk: Desk, place: Mapping[str, str], query: Mapping[str, str], content: bytes) -> None:
     """Keep a file that was put at an address.
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from resweep_scheduler.gateway.graphql import GatewayError
 from resweep_scheduler.store import Run
 
 _NOTHING = object()
+LONGEST_PATTERN = 200
+LONGEST_TEXT = 256
+"""Characters of a text that a pattern sees."""
+MOST_WAYS = 8 * LONGEST_TEXT**2
+"""Ways in which a pattern may be tried from one place of a text: with two ``.*`` and a few alternatives."""
 
 
 def _has(found: Any, wanted: Any) -> bool:
@@ -26,6 +33,10 @@ def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]
     return holds
 
 
+def _matches(found: Any, wanted: Any) -> bool:
+    return isinstance(found, str) and _pattern(wanted).search(found[:LONGEST_TEXT]) is not None
+
+
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$eq": _has,
     "$ne": lambda found, wanted: not _has(found, wanted),
@@ -36,7 +47,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$lt": _compared(lambda found, wanted: found < wanted),
     "$lte": _compared(lambda found, wanted: found <= wanted),
     "$exists": lambda found, wanted: (found is not _NOTHING) == bool(wanted),
-    "$regex": lambda found, wanted: isinstance(found, str) and re.search(wanted, found) is not None,
+    "$regex": _matches,
 }
 
 _FIELDS: dict[str, Callable[[Run], Any]] = {
@@ -58,9 +69,12 @@ def choose(runs: Iterable[Run], query: Mapping[str, Any]) -> list[Run]:
     """The runs that fit a query.
 
     Raises:
-        GatewayError: The query has something that is not known here.
+        GatewayError: The query has something that is not known here, or not the form of one.
     """
-    return [run for run in runs if _fits(run, query)]
+    try:
+        return [run for run in runs if _fits(run, query)]
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise GatewayError(f"the filters are not what MongoDB's queries look like: {error}") from None
 
 
 def sort(runs: Sequence[Run], order: str) -> list[Run]:
@@ -115,6 +129,57 @@ def _value(run: Run, name: str) -> Any:
             return _NOTHING
         value = value[part]
     return value
+
+
+@lru_cache(maxsize=64)
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern that is matched quickly whatever the text: a slow match would hold up the whole process.
+
+    Raises:
+        GatewayError: It is none, or might be slow.
+        TypeError: It is not a text.
+    """
+    parser: Any = importlib.import_module("re._parser")  # Python's own, of which the types say nothing
+    try:
+        if len(text) > LONGEST_PATTERN or _ways(parser.parse(text)) > MOST_WAYS:
+            raise GatewayError(
+                f"a regular expression has at most {LONGEST_PATTERN} characters and two repeats without bound, none in"
+                f" another, and no back-references, got {text[:LONGEST_PATTERN]!r}; simplify it"
+            )
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise GatewayError(f"{text!r} is not a regular expression: {error}") from None
+
+
+def _ways(parsed: Any) -> int:
+    """In how many ways a pattern may be tried from one place, at most; more than are allowed where nobody can tell."""
+    ways = 1
+    for operator, argument in parsed:
+        match str(operator):
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                least, most, part = argument
+                if least > LONGEST_TEXT or (most > 1 and _repeats(part)):
+                    return MOST_WAYS + 1
+                most = min(most, LONGEST_TEXT)
+                ways *= (most - least + 1) * _ways(part) ** most
+            case "BRANCH":
+                ways *= sum(_ways(part) for part in argument[1])
+            case "SUBPATTERN":
+                ways *= _ways(argument[-1])
+            case "ATOMIC_GROUP":
+                ways *= _ways(argument)
+            case "ASSERT" | "ASSERT_NOT":
+                ways *= _ways(argument[1])
+            case "LITERAL" | "NOT_LITERAL" | "IN" | "ANY" | "AT":
+                pass
+            case _:  # back-references, and what later versions of Python know
+                return MOST_WAYS + 1
+    return ways
+
+
+def _repeats(parsed: Any) -> bool:
+    """Whether something in a pattern is repeated."""
+    return "REPEAT" in str(list(parsed))
 
 
 def _unknown(name: str) -> GatewayError:

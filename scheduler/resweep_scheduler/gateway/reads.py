@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from resweep_scheduler.gateway.filters import choose, sort
-from resweep_scheduler.gateway.graphql import Call, Handler
+from resweep_scheduler.gateway.graphql import Call, GatewayError, Handler
 from resweep_scheduler.store import HistoryRow, Run, Store, UnknownRunError, list_sweeps, validate_run_id
 
 MOST_RUNS = 1000
@@ -53,7 +54,7 @@ def one_run(call: Call) -> dict[str, Any]:
     store, run = _find(call)
     if run is None:
         return {"project": {"run": None}}
-    rows = store.history(run.run_id) if "historyKeys" in call.text else []
+    rows = _rows(call, store, run) if "historyKeys" in call.text else []
     return {"project": {"run": {**run_node(store, run), "historyKeys": _keys(rows)}}}
 
 
@@ -66,11 +67,14 @@ def many_runs(call: Call) -> dict[str, Any]:
     for sweep_id, scope in list_sweeps(desk.client, url=desk.url).items():
         if scope == store.scope:
             runs += store.runs(sweep_id)
-    filters = json.loads(call.optional("filters") or "{}")
+    try:
+        filters = json.loads(call.optional("filters") or "{}")
+        first = int(call.variables.get("perPage") or call.variables.get("first") or 50)
+        begin = int(call.optional("cursor") or 0)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GatewayError(f"filters are JSON, cursor and size of a page are numbers: {error}") from None
     runs = sort(choose(runs, filters), call.optional("order") or "-created_at")
-    first = call.variables.get("perPage") or call.variables.get("first") or 50
-    begin = int(call.optional("cursor") or 0)
-    end = begin + min(int(first), MOST_RUNS)
+    end = begin + min(first, MOST_RUNS)
     edges = [
         {"node": {**run_node(store, run), "historyKeys": None}, "cursor": str(number)}
         for number, run in enumerate(runs[begin:end], begin + 1)
@@ -88,14 +92,12 @@ def history(call: Call) -> dict[str, Any]:
     store, run = _find(call)
     if run is None:
         return {"project": {"run": None}}
-    rows = [_row(row) for row in store.history(run.run_id)]
+    rows = _rows(call, store, run)
     low, high = call.variables.get("minStep"), call.variables.get("maxStep")
-    if low is not None:
-        rows = [row for row in rows if int(low) <= row["_step"]]
-    if high is not None:
-        rows = [row for row in rows if row["_step"] < int(high)]
+    begin = 0 if low is None else bisect_left(rows, int(low), key=_step)
+    end = len(rows) if high is None else bisect_left(rows, int(high), key=_step)
     samples = call.variables.get("samples")
-    texts = [json.dumps(row) for row in _sample(rows, samples)]
+    texts = [json.dumps(row) for row in _sample([_row(row) for row in rows[begin:end]], samples)]
     return {"project": {"run": {"history": texts, "events": []}}}
 
 
@@ -104,7 +106,7 @@ def sampled_history(call: Call) -> dict[str, Any]:
     store, run = _find(call)
     if run is None:
         return {"project": {"run": None}}
-    rows = [_row(row) for row in store.history(run.run_id)]
+    rows = [_row(row) for row in _rows(call, store, run)]
     specs = call.variables.get("specs") or [call.variables.get("spec")]
     return {"project": {"run": {"sampledHistory": [_sampled(rows, json.loads(spec or "{}")) for spec in specs]}}}
 
@@ -115,7 +117,7 @@ def live_history(call: Call) -> dict[str, Any]:
     if run is None:
         return {"project": {"run": None}}
     keys = call.variables.get("liveKeys") or []
-    rows = [_row(row) for row in store.history(run.run_id)]
+    rows = [_row(row) for row in _rows(call, store, run)]
     live = [_strict(row) for row in rows if all(name in row for name in keys)]
     return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": live}}}}
 
@@ -125,7 +127,7 @@ def history_keys(call: Call) -> dict[str, Any]:
     store, run = _find(call)
     if run is None:
         return {"project": {"run": None}}
-    return {"project": {"run": {"historyKeys": _keys(store.history(run.run_id))}}}
+    return {"project": {"run": {"historyKeys": _keys(_rows(call, store, run))}}}
 
 
 def _find(call: Call) -> tuple[Store, Run | None]:
@@ -136,6 +138,14 @@ def _find(call: Call) -> tuple[Store, Run | None]:
         return store, store.run(run_id)
     except UnknownRunError:
         return store, None
+
+
+def _rows(call: Call, store: Store, run: Run) -> Sequence[HistoryRow]:
+    return call.access.desk.histories.rows(store, run.run_id)
+
+
+def _step(row: HistoryRow) -> int:
+    return row.step
 
 
 def _row(row: HistoryRow) -> dict[str, Any]:

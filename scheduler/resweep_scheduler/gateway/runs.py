@@ -3,10 +3,10 @@
 One mutation of the protocol, UpsertBucket, means three things: a run begins, a run that was asked about before is
 resumed, and something about a run has changed. They are told apart by what the client sends with it:
 
-* no host: a change;
 * our id of an asked run (from RunResumeStatus): it is resumed;
 * our id of a run that has begun (from UpsertBucket): a change;
-* no id: it begins; resumed if somebody asked about it a moment ago (the oldest clients resume like that).
+* neither host nor program (a client can be told to keep its host to itself): a change;
+* else it begins; resumed if somebody asked about it a moment ago (the oldest clients resume like that).
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def upsert_bucket(call: Call) -> dict[str, Any]:
     _refuse_stale(call, store, seat)
     config, meta = _config_of(call.optional("config")), _meta_of(call.variables)
     given_id = call.optional("id") or ""
-    begins = call.optional("host") is not None and not given_id.startswith(_BEGUN)
-    if not begins:
+    resumes = given_id.startswith(_ASKED)
+    describes = bool(call.optional("host") or call.optional("program"))
+    if given_id.startswith(_BEGUN) or not (resumes or describes):
         if seat is None:
             raise GatewayError(f"no run {run_id!r} in {store.scope}; it was removed", 404)
         begun = given_id.removeprefix(_BEGUN)
@@ -76,7 +77,6 @@ def upsert_bucket(call: Call) -> dict[str, Any]:
         if number == seat.writer and seat.has_writer:
             _change(store, seat.token, config, meta)
         return _answer(store, run_id, Writer(Hold.OWNER, number), inserted=False)
-    resumes = given_id.startswith(_ASKED)
     init = given_id.removeprefix(_ASKED) if resumes else _asked_before(store, seat)
     resume = "allow" if init else ""
     init = init or _init_of(call, store, seat)
@@ -91,6 +91,8 @@ def upsert_bucket(call: Call) -> dict[str, Any]:
     )
     granted = _granted(answer, store, run_id)
     writer = store.open_writer(granted, init=init)
+    if writer.hold not in (Hold.OWNER, Hold.ENDED):
+        raise _taken_over(store, run_id)  # somebody else began it between the two calls
     if token is not None:
         # A second beginning in one attempt is answered as the first one was; what it says anew is said here.
         _change(store, granted, config, meta)
@@ -172,7 +174,11 @@ def _granted(answer: InitAnswer, store: Store, run_id: str) -> ClaimToken:
             f"run {run_id} belongs to a sweep, and an agent runs it now; wait until it has ended, or give another id",
             403,
         )
-    raise GatewayError(
+    raise _taken_over(store, run_id)
+
+
+def _taken_over(store: Store, run_id: str) -> GatewayError:
+    return GatewayError(
         f"run {run_id} of {store.scope} was taken over by another attempt; this process is of no further use and should"
         " end",
         403,

@@ -20,18 +20,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(url: str, listener: socket.socket, *, no_auth: bool = False, lifeline: int | None = None) -> None:
+def serve(
+    url: str, listener: socket.socket, *, no_auth: bool = False, public_url: str = "", lifeline: int | None = None
+) -> None:
     """Answer until SIGTERM or SIGINT.
 
     Args:
         url: The address of Redis.
         listener: Bound, listening.
+        public_url: How clients reach the gateway, if not by the address to which their requests come.
         lifeline: A descriptor; when its other end is closed, this process ends.
     """
     import uvicorn
 
     config = uvicorn.Config(
-        make_app(url, no_auth=no_auth),
+        make_app(url, no_auth=no_auth, public_url=public_url),
         log_level="warning",
         access_log=False,
         lifespan="off",

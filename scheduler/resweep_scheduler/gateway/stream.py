@@ -19,6 +19,8 @@ from resweep_scheduler.store.store import Store
 
 BATCH = 500
 """Rows in one script."""
+LONGEST_OUTPUT = 64 * 1024
+"""Characters of output that are kept of one request: its end, as of the whole output."""
 MARK_REASON = "script"
 SILENCE = 15_000
 """Milliseconds after which an agent that has not been heard is taken for gone: three heartbeats."""
@@ -59,8 +61,8 @@ def file_stream(access: Access, entity: str, project: str, run_id: str, body: Ma
     if body.get("preempting"):
         visit.check(store.mark_preempting(seat.token, reason=MARK_REASON).hold)
     # A run that only one client ever began has no other that could say anything.
-    certain = marked is not None or access.attempt is not None or seat.sweep_id is None or seat.writer == 1
-    visit.take_rows(files, final=certain and bool(body.get("complete")))
+    certain = marked is not None or access.attempt is not None or seat.writer == 1
+    visit.take_rows(files, certain=certain, final=certain and bool(body.get("complete")))
     if visit.stale:
         return STOP
     if access.attempt is None:
@@ -94,11 +96,14 @@ class _Visit:
         if hold in (Hold.STALE, Hold.GONE):
             self.stale = True
 
-    def take_rows(self, files: Mapping[str, Any], *, final: bool) -> None:
+    def take_rows(self, files: Mapping[str, Any], *, certain: bool, final: bool) -> None:
         """Rows and summary."""
         offset, lines = _part(files, HISTORY)
         _, summaries = _part(files, SUMMARY)
         summary = _summary(summaries[-1]) if summaries else None
+        if not certain and not (self._seat.is_owned or self._seat.lapsed):
+            # While the run goes on, the right client's next summary takes the place of another one's. Now none follows.
+            summary = None
         if not lines and summary is None and not final:
             return
         seat = self._seat
@@ -125,14 +130,14 @@ class _Visit:
         offset, lines = _part({OUTPUT: part}, OUTPUT) if part else (0, [])
         if lines:
             text = "".join(_STAMP.sub("", line) + "\n" for line in lines)
-            self._store.append_output(self._seat.token, text, piece=offset + 1)
+            self._store.append_output(self._seat.token, text[-LONGEST_OUTPUT:], piece=offset + 1)
 
     def end(self, exit_code: Any, *, certain: bool) -> None:
         """The script is over."""
         code = exit_code if isinstance(exit_code, int) else 1
         seat = self._seat
         if seat.sweep_id is None:
-            self._store.finish_run(seat.token, exit_code=code)
+            self._store.finish_run(seat.token, exit_code=code, certain=certain)
         elif self.agents_child and (certain or self._agent_is_silent(seat.sweep_id)):
             self._store.end_attempt(EndRequest(seat.token, code, reason="as its script said"))
         elif self.agents_child:

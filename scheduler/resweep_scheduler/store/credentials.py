@@ -6,6 +6,8 @@ SHA-256 keeps it as safe as a slow hash would, and a gateway can check it with e
 The key of an attempt is not stored at all: it is derived from the claim token by a secret that all gateways of a server
 share. So it is void as soon as another attempt has the run, and whoever knows it cannot make one for another attempt.
 
+Its prefix is signed, too: that a key was never given out is known before anything is read or looked up for it.
+
 Both have the form ``<prefix>-<40 characters>``, which every version of W&B's client takes.
 """
 
@@ -32,6 +34,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _SECRET_LENGTH = 40
 _PERSONAL = "rsk"
 _ATTEMPT = "rsa"
+_SEAL_LENGTH = 16
 
 
 class Rights(StrEnum):
@@ -106,7 +109,8 @@ class Credentials(StoreBase):
 def attempt_key(secret: bytes, scope: Scope, token: ClaimToken) -> str:
     """The key of one attempt of one run."""
     run = base64.b32encode(token.run_id.encode()).decode().rstrip("=").lower()
-    return f"{_ATTEMPT}_{run}-{sign(secret, str(scope), token.run_id, str(token.attempt), token.nonce)}"
+    signature = sign(secret, str(scope), token.run_id, str(token.attempt), token.nonce)
+    return f"{_ATTEMPT}_{run}_{_seal(secret, run)}-{signature}"
 
 
 def run_of_attempt_key(key: str) -> str | None:
@@ -115,15 +119,27 @@ def run_of_attempt_key(key: str) -> str | None:
     kind, _, run = prefix.partition("_")
     if kind != _ATTEMPT:
         return None
+    run, _, _ = run.partition("_")
     try:
         return base64.b32decode(run.upper() + "=" * (-len(run) % 8)).decode()
     except ValueError:
         return None
 
 
+def is_sealed(secret: bytes, key: str) -> bool:
+    """Whether a key of an attempt was made for its run by who has the secret. Says nothing about its being valid."""
+    _, _, parts = key.partition("-")[0].partition("_")
+    run, _, seal = parts.partition("_")
+    return hmac.compare_digest(_seal(secret, run).encode(), seal.encode())
+
+
 def sign(secret: bytes, *parts: str) -> str:
     """40 hexadecimal digits (160 bits) that only who has the secret can make for these texts."""
     return hmac.new(secret, "\0".join(parts).encode(), hashlib.sha256).hexdigest()[:_SECRET_LENGTH]
+
+
+def _seal(secret: bytes, run: str) -> str:
+    return sign(secret, "key of an attempt", run)[:_SEAL_LENGTH]
 
 
 def _digest(key: str) -> str:

@@ -207,11 +207,16 @@ class HistoryTransitions(Reads, StoreBase):
         )  # fmt: skip
         return decode_write(answer)
 
-    def finish_run(self, token: ClaimToken, *, exit_code: int) -> EndAnswer:
-        """Ends a run outside any sweep; inside one nothing changes, because the agent reports the end."""
+    def finish_run(self, token: ClaimToken, *, exit_code: int, certain: bool = True) -> EndAnswer:
+        """Ends a run outside any sweep; inside one nothing changes, because the agent reports the end.
+
+        Args:
+            certain: The script that owns the run says so. If another one might have said it, the end holds until a
+                certain one follows, and new rows put the run back to running.
+        """
         answer = self._run_script(
             "finish_run", self.keys.run(token.run_id), run_id=token.run_id, attempt=token.attempt,
-            nonce=token.nonce, exit_code=exit_code,
+            nonce=token.nonce, exit_code=exit_code, unsure=None if certain else True,
         )  # fmt: skip
         state = answer.get("state")
         return EndAnswer(Hold(answer["hold"]), RunState(state) if state else None)

@@ -34,7 +34,7 @@ if not inside then
   if not run then redis.call('HSET', key, 'created', int(now)) end
   if not run or not given(run.sweep) then
     redis.call('HSET', key, 'state', 'running', 'reason', '')
-    redis.call('HDEL', key, 'ended', 'exit_code', 'stop')
+    redis.call('HDEL', key, 'ended', 'exit_code', 'stop', 'unsure')
     redis.call('ZADD', args.project_runs, 'NX', int(now), rid)
   end
 end

@@ -6,7 +6,7 @@
 --   latest [[number of the row, from 1 | 0 for the summary, value] | false, for each metric] | absent,
 --   final (the script is over: it is not stopped any more) | absent
 -- returns {hold, stop, accepted}
--- from → to: none · sweep: its search is closed when the metric's target is reached
+-- from → to: finished, failed → running (outside a sweep, after an unsure end) · sweep: its search is closed when the metric's target is reached
 -- include: base, sweeps, runs, stopping
 local rid, key = args.run_id, KEYS[1]
 local run = load_run(rid)
@@ -36,6 +36,13 @@ for i, row in ipairs(args.rows) do
   end
 end
 if accepted > 0 then redis.call('HSET', key, 'seq', int(seq), 'step', int(step)) end
+if accepted > 0 and hold == 'ended' and redis.call('HGET', key, 'unsure') == '1' then
+  -- Somebody else said that the script is over.
+  local busy = tonumber(redis.call('HGET', key, 'ended')) - tonumber(run.claimed)
+  redis.call('HINCRBY', key, 'busy_ms', int(math.min(0, -busy)))
+  redis.call('HDEL', key, 'unsure', 'ended', 'exit_code')
+  set_run_state(rid, run, 'running')
+end
 redis.call('HSET', key, 'heard', int(now))
 if given(args.summary) and not late then redis.call('SET', run_key(rid, 'summary'), args.summary) end
 
