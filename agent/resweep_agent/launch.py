@@ -44,6 +44,10 @@ class Exit:
         return "no exit status" if self.code is None else f"exit code {self.code}"
 
 
+class UnfitRunError(Exception):
+    """A run that no machine could start; the message says why. It is the run's own failure, and no other run's."""
+
+
 class Child(Protocol):
     """A running child; it leads a process group of its own."""
 
@@ -82,6 +86,7 @@ class Launcher(Protocol):
 
         Raises:
             AgentError: It cannot be started on this machine. The run is not to blame.
+            UnfitRunError: It can be started nowhere.
         """
 
     def close(self) -> None:
@@ -170,6 +175,8 @@ class ProcessLauncher:
             )
         except CommandError as error:
             raise AgentError(str(error), ExitCode.COMMAND_NOT_FOUND) from None
+        except ValueError as error:  # a text that is no Unicode
+            raise _unfit(error) from None
         except OSError as error:
             raise AgentError(f"cannot write the run's arguments: {error}; free the disk", ExitCode.UNEXPECTED) from None
         return self._start(argv, environment)
@@ -178,25 +185,14 @@ class ProcessLauncher:
         """Nothing is held."""
 
     def _start(self, argv: Sequence[str], environment: Mapping[str, str]) -> Child:
-        receiver, sender = os.pipe()
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=sender,
-                stderr=sender,
-                env=environment,
-                start_new_session=True,
-            )
+            return _spawn(argv, environment)
         except (FileNotFoundError, PermissionError, NotADirectoryError):
-            os.close(receiver)
             raise self._not_found(argv[0]) from None
         except OSError as error:
-            os.close(receiver)
             raise AgentError(f"cannot start {argv[0]!r}: {error}; see `ulimit -a`", ExitCode.UNEXPECTED) from None
-        finally:
-            os.close(sender)
-        return ProcessChild(process, receiver)
+        except ValueError as error:  # a NUL byte
+            raise _unfit(error) from None
 
     def _not_found(self, word: str) -> AgentError:
         return AgentError(
@@ -204,6 +200,45 @@ class ProcessLauncher:
             " it on the PATH, or start the agent in another folder",
             ExitCode.COMMAND_NOT_FOUND,
         )
+
+
+def _spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Child:
+    """Start a child. Whatever fails, nothing is left open, and nothing runs.
+
+    Raises:
+        OSError: The machine cannot, or the command is not there.
+        ValueError: The arguments are none.
+    """
+    receiver, sender = os.pipe()
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=sender,
+            stderr=sender,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            return ProcessChild(process, receiver)
+        except OSError:
+            # Nobody would see its end.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    except (OSError, ValueError):
+        os.close(receiver)
+        raise
+    finally:
+        os.close(sender)
+
+
+def _unfit(error: ValueError) -> UnfitRunError:
+    return UnfitRunError(
+        f"the run's parameters cannot be arguments of a command ({error}); pass them by ${{args_json_file}}, or take"
+        " the value out of the sweep"
+    )
 
 
 class ProcessChild:

@@ -15,12 +15,12 @@ from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
 from resweep_agent.flapping import FlappingGuard
 from resweep_agent.giveback import give_back
-from resweep_agent.launch import prepare
+from resweep_agent.launch import UnfitRunError, prepare
 from resweep_agent.logs import event
 from resweep_agent.lookout import Lookout, time_to_kill
 from resweep_agent.notices import Notice
 from resweep_agent.parts import Parts
-from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, send_last_words
+from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, NOT_STARTED_STATUS, deliver, end_of, send_last_words
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
@@ -307,6 +307,10 @@ class Loop:
             status = COMMAND_NOT_FOUND_STATUS if not_found else None
             slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found)
             self._verdict.decide(error.exit_code, str(error))
+            return
+        except UnfitRunError as error:
+            parts.guard.ended(run.token)
+            slot.end = EndRequest(run.token, NOT_STARTED_STATUS, reason=str(error))
             return
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""

@@ -545,6 +545,17 @@ def test_a_machine_that_cannot_start_processes_gives_the_run_back(bench: Bench) 
     assert states(bench) == ["preempted"]
 
 
+def test_a_run_that_can_be_started_nowhere_fails_and_the_other_runs_go_on(bench: Bench) -> None:
+    loop = bench.build(slots=2, values=3)
+    bench.launcher.unfit = 1
+    bench.step()
+    bench.step()
+    assert [run.params["a"] for run, _ in bench.launcher.launched] == [0, 2]
+    failed = bench.store.runs(SWEEP)[1]
+    assert (failed.state, failed.exit_code, failed.reason) == (RunState.FAILED, 126, "embedded null byte")
+    assert (bench.launcher.children[0].signals, loop._verdict.ending) == ([], None)
+
+
 def test_failures_in_a_row_end_the_agent_and_the_last_claim_is_not_made(bench: Bench) -> None:
     loop = bench.build()
     for _ in range(2):
