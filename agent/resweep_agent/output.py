@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from resweep_agent.logs import event
+from resweep_agent.streams import write_through
 
 _log = logging.getLogger(__name__)
 
@@ -57,12 +58,11 @@ class StandardOutput:
         if self._closed:
             return
         try:
-            binary: BinaryIO | None = getattr(sys.stdout, "buffer", None)
-            if binary is not None:
-                binary.write(data)
+            if hasattr(sys.stdout, "buffer"):
+                write_through(sys.stdout, data)
             else:
                 sys.stdout.write(self._decoder.decode(data))
-            sys.stdout.flush()
+                sys.stdout.flush()
         except (OSError, ValueError):
             self._closed = True
             self._silence()
