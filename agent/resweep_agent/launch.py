@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -190,6 +191,8 @@ class ProcessLauncher:
         except (FileNotFoundError, PermissionError, NotADirectoryError):
             raise self._not_found(argv[0]) from None
         except OSError as error:
+            if error.errno == errno.E2BIG:  # no machine takes more
+                raise _unfit(error) from None
             raise AgentError(f"cannot start {argv[0]!r}: {error}; see `ulimit -a`", ExitCode.UNEXPECTED) from None
         except ValueError as error:  # a NUL byte
             raise _unfit(error) from None
@@ -234,7 +237,7 @@ def _spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Child:
         os.close(sender)
 
 
-def _unfit(error: ValueError) -> UnfitRunError:
+def _unfit(error: Exception) -> UnfitRunError:
     return UnfitRunError(
         f"the run's parameters cannot be arguments of a command ({error}); pass them by ${{args_json_file}}, or take"
         " the value out of the sweep"

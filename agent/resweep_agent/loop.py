@@ -305,12 +305,12 @@ class Loop:
             parts.guard.ended(run.token)
             not_found = error.exit_code is ExitCode.COMMAND_NOT_FOUND
             status = COMMAND_NOT_FOUND_STATUS if not_found else None
-            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found)
+            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found, launched=False)
             self._verdict.decide(error.exit_code, str(error))
             return
         except UnfitRunError as error:
             parts.guard.ended(run.token)
-            slot.end = EndRequest(run.token, NOT_STARTED_STATUS, reason=str(error))
+            slot.end = EndRequest(run.token, NOT_STARTED_STATUS, reason=str(error), launched=False)
             return
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""

@@ -170,6 +170,7 @@ def open_descriptors() -> int:
     ("macro", "value", "cause"),
     [
         ("${args}", "x\0y", "null byte"),
+        ("${args}", "x" * 3_000_000, "Argument list too long"),
         ("${args}", "\ud800", "surrogates not allowed"),
         ("${args_json_file}", "\ud800", "surrogates not allowed"),
     ],

@@ -541,8 +541,10 @@ def test_a_machine_that_cannot_start_processes_gives_the_run_back(bench: Bench) 
     bench.build()
     bench.launcher.error = AgentError("cannot start: no memory", ExitCode.UNEXPECTED)
     bench.step()
-    assert bench.step() is None
+    with mock.patch.object(bench.store, "end_attempt", wraps=bench.store.end_attempt) as end_attempt:
+        assert bench.step() is None
     assert states(bench) == ["preempted"]
+    assert not end_attempt.call_args.args[0].launched, "the run is not to blame"
 
 
 def test_a_run_that_can_be_started_nowhere_fails_and_the_other_runs_go_on(bench: Bench) -> None:
@@ -650,8 +652,10 @@ def test_a_claim_without_an_answer_is_given_back_at_the_end(bench: Bench) -> Non
         bench.step()
     bench.source.notice = Notice("spot")
     bench.now += 3.0
-    assert loop.run() is ExitCode.PREEMPTED
+    with mock.patch.object(bench.store, "end_attempt", wraps=bench.store.end_attempt) as end_attempt:
+        assert loop.run() is ExitCode.PREEMPTED
     assert states(bench) == ["finished", "preempted"]
+    assert not end_attempt.call_args.args[0].launched
 
 
 # A search that learns.
