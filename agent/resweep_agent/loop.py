@@ -360,7 +360,12 @@ class Loop:
             self._idle_since = now
         waited = now - self._idle_since if all_free and self._idle_since is not None else 0.0
         if parts.max_wait is not None and all_free and waited >= parts.max_wait:
-            self._verdict.decide(ExitCode.OK, f"no work for {parts.max_wait:g} s (--max-wait)")
+            if down_since is None:
+                self._verdict.decide(ExitCode.OK, f"no work for {parts.max_wait:g} s (--max-wait)")
+            else:
+                # Whether there is work nobody knows.
+                why = f"Redis has not answered for {now - down_since:.0f} s (--max-wait {parts.max_wait:g})"
+                self._verdict.decide(ExitCode.REDIS_LOST, f"{why}; `resweep doctor`")
         if all_free and down_since is not None and now - down_since >= IDLE_PATIENCE:
             self._verdict.decide(ExitCode.REDIS_LOST, f"Redis did not answer for {IDLE_PATIENCE:g} s; `resweep doctor`")
         if self._verdict.ending is not None and all_free:

@@ -592,6 +592,16 @@ def test_an_agent_waits_no_longer_than_it_may(bench: Bench) -> None:
     assert loop._verdict.result() is ExitCode.OK
 
 
+def test_an_agent_that_may_wait_no_longer_for_redis_does_not_say_that_there_is_no_work(bench: Bench) -> None:
+    loop = bench.build(max_wait=10.0)
+    with mock.patch.object(bench.store, "claim", side_effect=AWAY):
+        bench.step()
+        assert bench.step(10.1) is None
+    with pytest.raises(AgentError, match=r"Redis has not answered for 10 s \(--max-wait 10\)") as caught:
+        loop._verdict.result()
+    assert caught.value.exit_code is ExitCode.REDIS_LOST
+
+
 def test_a_sweep_that_is_removed_ends_the_agent(bench: Bench) -> None:
     loop = bench.build()
     bench.store.client.flushall()
