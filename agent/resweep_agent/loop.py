@@ -118,14 +118,14 @@ class Loop:
     def _take_notice(self, notice: Notice) -> None:
         policy = self._parts.policy
         ending = [] if notice.hint else self._attempts()
-        if not notice.hint:
+        if not notice.hint and not self.ended_by_notice:
             self._verdict.decide(ExitCode.PREEMPTED, f"notice: {notice}")
-        tokens = [attempt.run.token for attempt in ending] if policy.marks else []
+        tokens = [attempt.run.token for attempt in ending if not attempt.notice] if policy.marks else []
         self._lookout.announce(notice, tokens, self._clock())
         if notice.hint:
             return
         kill_at = time_to_kill(notice, policy.grace, self._clock())
-        self._report_until = kill_at + REPORT_PATIENCE
+        self._report_until = min(self._report_until, kill_at + REPORT_PATIENCE)
         for attempt in ending:
             attempt.give_notice(str(notice), policy.signal, kill_at)
 

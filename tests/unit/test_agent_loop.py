@@ -310,6 +310,29 @@ def test_a_deadline_of_the_machine_shortens_the_grace(bench: Bench) -> None:
     assert signal.SIGKILL in bench.child.signals
 
 
+@pytest.mark.parametrize(("lead", "killed_after"), [(5.0, 10.0 + 4.5), (120.0, 30.0), (None, 30.0)])
+def test_a_later_notice_can_only_shorten_the_grace(bench: Bench, lead: float | None, killed_after: float) -> None:
+    """On GCP a signal comes first, and then that the machine goes in 30 s, whatever the grace is."""
+    loop = bench.build()
+    bench.step()
+    noticed = bench.now
+    bench.signals._on_notice(signal.SIGTERM, None)
+    bench.step()
+    bench.step(10.0)
+    bench.source.notice = Notice("gcp", None if lead is None else bench.now + lead, "preempted")
+    for _ in range(2):
+        bench.step()
+    assert loop._attempts()[0].kill_at == pytest.approx(noticed + killed_after)
+    assert loop._report_until == pytest.approx(noticed + killed_after + REPORT_PATIENCE)
+    assert bench.child.signals == [signal.SIGTERM], "it is told once"
+    bench.end(ended=Exit(None, 15))
+    assert bench.step() is None
+    assert bench.record().reason == "notice: SIGTERM"
+    noted = [event.data["source"] for event in bench.store.events(SWEEP) if event.kind in ("preempting", "notice")]
+    assert noted == ["SIGTERM", "SIGTERM", *(["gcp"] if lead is not None else [])]
+    check_promises(bench.store, SWEEP, complete=False)
+
+
 @pytest.mark.parametrize(("lead", "killed_after"), [(120.0, 30.0), (31.0, 29.0), (20.0, 18.0), (0.0, 0.0), (-5.0, 0.0)])
 def test_the_children_are_gone_before_the_machine_is(lead: float, killed_after: float) -> None:
     notice = Notice("aws", deadline=1000.0 + lead)
