@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,9 @@ from resweep_scheduler.config import CommandError, SweepConfig, build_command, n
 from resweep_scheduler.store.records import ClaimedRun
 
 _log = logging.getLogger(__name__)
+
+PYTHON = re.compile(r"\$\{interpreter\}|(.*/)?python[0-9.]*|-[bBdEiIOPqsSuvx]+")
+"""A word of a command that runs the file after it with Python, here: the interpreter, or one of its flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +153,24 @@ class ProcessLauncher:
                 ExitCode.COMMAND_NOT_FOUND,
             )
         if "${program}" in words and words[0] != "${program}" and "-m" not in words:
-            program = Path(self._config.program or "")
-            if not program.exists():
-                raise AgentError(
-                    f"the sweep's program {str(program)!r} is not in {os.getcwd()}; start the agent where it is, or"
-                    " create the sweep with another program:",
-                    ExitCode.COMMAND_NOT_FOUND,
-                )
+            self._look_for_program(words[: words.index("${program}")])
         if word == "${program}":
             word = self._config.program or ""
         if "${" not in word and shutil.which(word, path=self._environ.get("PATH")) is None:
             raise self._not_found(word)
+
+    def _look_for_program(self, before: Sequence[str]) -> None:
+        program = Path(self._config.program or "")
+        if program.exists():
+            return
+        missing = f"the sweep's program {str(program)!r} is not in {os.getcwd()}"
+        if all(PYTHON.fullmatch(word) for word in before):
+            raise AgentError(
+                f"{missing}; start the agent where it is, or create the sweep with another program:",
+                ExitCode.COMMAND_NOT_FOUND,
+            )
+        # It may be in a container, or wherever else the command has it executed.
+        event(_log, logging.WARNING, "program-not-here", missing=missing, next="the command is tried all the same")
 
     def launch(self, run: ClaimedRun, environment: Mapping[str, str], attempt_directory: Path) -> Child:
         """Build the command and start it in a session of its own, with standard input closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
 import os
 import selectors
 import signal
@@ -120,6 +121,8 @@ def test_an_end_is_told_in_words(how: Exit, text: str) -> None:
     [
         (["${env}", "${interpreter}", "${program}"], None, "names no program"),
         (["${env}", "${interpreter}", "${program}"], "missing.py", "program 'missing.py' is not in"),
+        (["${env}", "python", "-u", "${program}"], "missing.py", "program 'missing.py' is not in"),
+        ([sys.executable, "${program}"], "missing.py", "program 'missing.py' is not in"),
         (["no-such-command"], None, "'no-such-command' is not found"),
         (["${env}", "no-such-command"], None, "'no-such-command' is not found"),
         (["${program}", "${args}"], "no-such-program", "'no-such-program' is not found"),
@@ -152,6 +155,18 @@ def test_what_may_be_there_is_let_through(
     sweep = SweepConfig.model_validate({**config(["x"]).model_dump(), "command": command, "program": program})
     ProcessLauncher(sweep, os.environ).check()
     assert list(tmp_path.iterdir()) == [tmp_path / "here.py"]
+
+
+@pytest.mark.parametrize("before", [["sh", "run", "img", "python"], ["${env}", "sh", "-c", "cd elsewhere; python $0"]])
+def test_a_program_that_may_be_elsewhere_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: list[str]
+) -> None:
+    """In a container, say: `docker run img python train.py`."""
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        ProcessLauncher(config([*before, "${program}"], "missing.py"), os.environ).check()
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["program-not-here"]
+    assert "'missing.py' is not in" in caplog.text
 
 
 def test_a_program_that_is_not_executable_is_named(tmp_path: Path) -> None:
