@@ -177,7 +177,7 @@ def main(verbose: int, quiet: bool, log_format: str, pinned: Path | None, **valu
     from resweep_agent.output import StandardOutput
 
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    configure(level=level, log_format=log_format)
+    log = configure(level=level, log_format=log_format)
     environ = dict(os.environ)
     try:
         exit_code = run_agent(
@@ -189,12 +189,13 @@ def main(verbose: int, quiet: bool, log_format: str, pinned: Path | None, **valu
             )
         )
     except AgentError as error:
-        click.echo(f"error: {error}", err=True)
+        log.say(f"error: {error}")
         exit_code = error.exit_code
     except Exception as error:
-        traceback.print_exc()
-        click.echo(f"error: unexpected: {error!r}; please report it with the lines above", err=True)
+        log.say(f"{traceback.format_exc()}error: unexpected: {error!r}; please report it with the lines above")
         exit_code = ExitCode.UNEXPECTED
+    finally:
+        log.close()
     sys.exit(exit_code)
 
 

@@ -30,17 +30,14 @@ class FunctionLauncher:
 
     def launch(self, run: ClaimedRun, environment: Mapping[str, str], attempt_directory: Path) -> Child:
         """Call the function in a process of its own."""
-        output, output_sender = os.pipe()
-        status, status_sender = os.pipe()
-        try:
-            self._zygote.spawn(environment, output_sender, status_sender)
-        except OSError as error:
-            os.close(output)
-            os.close(status)
-            raise _no_zygote(error) from None
-        finally:
-            os.close(output_sender)
-            os.close(status_sender)
+        with contextlib.ExitStack() as senders, contextlib.ExitStack() as receivers:
+            try:
+                output, output_sender = _pipe(receivers, senders)
+                status, status_sender = _pipe(receivers, senders)
+                self._zygote.spawn(environment, output_sender, status_sender)
+            except OSError as error:
+                raise _no_zygote(error) from None
+            receivers.pop_all()
         ready, _, _ = select.select([status], [], [], FORK_PATIENCE)
         what, _, pid = (_read_line(status) if ready else "").partition(" ")
         if what != "began":
@@ -136,6 +133,13 @@ def run_function_agent(
         )
     finally:
         zygote.close()
+
+
+def _pipe(receivers: contextlib.ExitStack, senders: contextlib.ExitStack) -> tuple[int, int]:
+    receiver, sender = os.pipe()
+    receivers.callback(os.close, receiver)
+    senders.callback(os.close, sender)
+    return receiver, sender
 
 
 def _no_zygote(reason: object) -> AgentError:

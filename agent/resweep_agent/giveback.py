@@ -21,6 +21,12 @@ def give_back(parts: Parts, slots: Sequence[Slot]) -> None:
             if slot.claims.unanswered and slot.free:
                 slot.run = parts.store.claim(slot.claims.request(None)).run
             if slot.run is not None:
-                request = slot.end or EndRequest(slot.run.token, None, preempted=True, reason="its agent gave up")
-                parts.store.end_attempt(request)
+                gave_up = EndRequest(
+                    slot.run.token,
+                    None,
+                    preempted=True,
+                    reason="its agent gave up",
+                    launched=slot.attempt is not None,
+                )
+                parts.store.end_attempt(slot.end or gave_up)
             parts.store.leave(parts.sweep_id, agent=slot.agent, session=parts.identity.session)

@@ -32,6 +32,8 @@ class Guard:
         self._guarded: dict[str, _Guarded] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1  # its end that we write to
+        self._wanted = False
+        self._failed = False
 
     @property
     def pid(self) -> int | None:
@@ -42,7 +44,11 @@ class Guard:
         """Start the guard; it reads its input as soon as it is up, so nobody waits for it.
 
         What it must know lies in its pipe before it exists, so that we may die at any moment from its first one on.
+
+        Raises:
+            OSError: The machine can start no process now.
         """
+        self._wanted = True
         program = Path(__file__).with_name("guard_process.py")
         receiver, self._pipe = os.pipe()
         try:
@@ -57,6 +63,9 @@ class Guard:
                 start_new_session=True,
                 cwd="/",
             )
+        except OSError:
+            os.close(self._pipe)
+            raise
         finally:
             os.close(receiver)
         if told < len(known):  # more than a pipe holds: the guard makes room while it reads
@@ -65,11 +74,19 @@ class Guard:
             os.set_blocking(self._pipe, False)
 
     def step(self) -> None:
-        """Start the guard again if it died, and tell it everything again."""
+        """Start the guard again if it died, and tell it everything again. What the machine refuses is tried again."""
         if self._process is not None and self._process.poll() is not None:
             event(_log, logging.WARNING, "guard-restarted", status=self._process.returncode)
             self._forget_process()
+        if self._process is not None or not self._wanted:
+            return
+        try:
             self.start()
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                event(_log, logging.WARNING, "guard-failed", error=error, next="what runs goes on; it is tried again")
+            self._failed = True
 
     def expect(self, token: ClaimToken) -> None:
         """An attempt is about to be launched. Said before the spawn, so that there is no gap."""
@@ -86,8 +103,7 @@ class Guard:
 
     def close(self) -> None:
         """Let the guard go; it ends what is still registered."""
-        if self._process is None:
-            return
+        self._wanted = False
         self._forget_process()
 
     def _tell(self, guarded: _Guarded) -> None:

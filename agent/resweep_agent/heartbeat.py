@@ -32,6 +32,8 @@ OUTPUT_INTERVAL = 1.0
 """Seconds between two pieces of output of one run to Redis, at least."""
 LAST_OUTPUT = 2.0
 """Seconds that the end of a run's output may take from the pipe to us."""
+LEAVING_POLL = 0.1
+"""Seconds between two looks whether it has come."""
 LONGEST_HOLD = 0.5
 """Seconds that a heartbeat waits for a busy main thread."""
 LAST_WORDS = 3.0
@@ -56,6 +58,7 @@ class _Kept:
     output: OutputStream | None
     beat_at: float = 0.0
     output_at: float = 0.0
+    leaves_at: float = 0.0  # the end of the wait for the end of its output, once its attempt is over
 
 
 @dataclass(slots=True)
@@ -136,6 +139,7 @@ class Heart:
         with self._changed:
             kept = self._kept.pop(token, None)
             if kept is not None and send_output and kept.output is not None:
+                kept.leaves_at = time.monotonic() + LAST_OUTPUT
                 self._leaving.append(kept)
                 self._changed.notify()
 
@@ -159,7 +163,7 @@ class Heart:
         try:
             for left in range(LAST_TRIES - 1, -1, -1):
                 try:
-                    self._send_leaving()
+                    self._send_all_leaving()
                     return
                 except StoreError as error:
                     if not left:
@@ -176,12 +180,12 @@ class Heart:
                 self._beat(kept, now)
             for kept in plan.outputs:
                 self._send_output(kept)
-            self._send_leaving()
+            leaving_at = self._send_leaving(now)
         except (StoreUnavailableError, StoreRefusedError) as error:
             return now + self._failed(error, now)
         if plan.beats or plan.outputs:
             self._worked(now)
-        return plan.next_at
+        return min((at for at in (plan.next_at, leaving_at) if at is not None), default=None)
 
     def hurry(self) -> None:
         """Heartbeat everything in the next step."""
@@ -240,23 +244,26 @@ class Heart:
             kept.output.put_back(piece)
             raise
 
-    def _send_leaving(self) -> None:
-        while True:
-            with self._changed:
-                if not self._leaving:
-                    return
-                kept = self._leaving[0]
-            # It stays in the list until its output has arrived: a reply may be lost.
-            self._send_rest(kept)
-            with self._changed:
-                if kept in self._leaving:
-                    self._leaving.remove(kept)
+    def _send_leaving(self, now: float) -> float | None:
+        """Send the rest of one attempt's output, so that heartbeats come between; return when the next may be sent.
 
-    def _send_rest(self, kept: _Kept) -> None:
-        if kept.output is not None:
-            kept.output.closed.wait(LAST_OUTPUT)
-            while kept.output.has_tail:
-                self._send_output(kept)
+        Nobody waits here for the end of an output: the thread that reads it may be held up by a terminal.
+        """
+        with self._changed:
+            kept = next((each for each in self._leaving if _has_all(each) or now >= each.leaves_at), None)
+            if kept is None:
+                return now + LEAVING_POLL if self._leaving else None
+        # It stays in the list until its output has arrived: a reply may be lost.
+        while kept.output is not None and kept.output.has_tail:
+            self._send_output(kept)
+        with self._changed:
+            if kept in self._leaving:
+                self._leaving.remove(kept)
+            return now if self._leaving else None
+
+    def _send_all_leaving(self) -> None:
+        while (again_at := self._send_leaving(time.monotonic())) is not None:
+            time.sleep(max(0.0, again_at - time.monotonic()))
 
     def _failed(self, error: StoreError, now: float) -> float:
         self._away = True
@@ -305,3 +312,7 @@ class Heart:
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping, timeout=seconds)
+
+
+def _has_all(kept: _Kept) -> bool:
+    return kept.output is None or kept.output.closed.is_set()

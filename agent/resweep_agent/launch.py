@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,9 @@ from resweep_scheduler.config import CommandError, SweepConfig, build_command, n
 from resweep_scheduler.store.records import ClaimedRun
 
 _log = logging.getLogger(__name__)
+
+PYTHON = re.compile(r"\$\{interpreter\}|(.*/)?python[0-9.]*|-[bBdEiIOPqsSuvx]+")
+"""A word of a command that runs the file after it with Python, here: the interpreter, or one of its flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Exit:
                 return f"signal {self.signal} ({signal.Signals(self.signal).name})"
             return f"signal {self.signal}"
         return "no exit status" if self.code is None else f"exit code {self.code}"
+
+
+class UnfitRunError(Exception):
+    """A run that no machine could start; the message says why. It is the run's own failure, and no other run's."""
 
 
 class Child(Protocol):
@@ -82,6 +91,7 @@ class Launcher(Protocol):
 
         Raises:
             AgentError: It cannot be started on this machine. The run is not to blame.
+            UnfitRunError: It can be started nowhere.
         """
 
     def close(self) -> None:
@@ -143,17 +153,24 @@ class ProcessLauncher:
                 ExitCode.COMMAND_NOT_FOUND,
             )
         if "${program}" in words and words[0] != "${program}" and "-m" not in words:
-            program = Path(self._config.program or "")
-            if not program.exists():
-                raise AgentError(
-                    f"the sweep's program {str(program)!r} is not in {os.getcwd()}; start the agent where it is, or"
-                    " create the sweep with another program:",
-                    ExitCode.COMMAND_NOT_FOUND,
-                )
+            self._look_for_program(words[: words.index("${program}")])
         if word == "${program}":
             word = self._config.program or ""
         if "${" not in word and shutil.which(word, path=self._environ.get("PATH")) is None:
             raise self._not_found(word)
+
+    def _look_for_program(self, before: Sequence[str]) -> None:
+        program = Path(self._config.program or "")
+        if program.exists():
+            return
+        missing = f"the sweep's program {str(program)!r} is not in {os.getcwd()}"
+        if all(PYTHON.fullmatch(word) for word in before):
+            raise AgentError(
+                f"{missing}; start the agent where it is, or create the sweep with another program:",
+                ExitCode.COMMAND_NOT_FOUND,
+            )
+        # It may be in a container, or wherever else the command has it executed.
+        event(_log, logging.WARNING, "program-not-here", missing=missing, next="the command is tried all the same")
 
     def launch(self, run: ClaimedRun, environment: Mapping[str, str], attempt_directory: Path) -> Child:
         """Build the command and start it in a session of its own, with standard input closed."""
@@ -170,6 +187,8 @@ class ProcessLauncher:
             )
         except CommandError as error:
             raise AgentError(str(error), ExitCode.COMMAND_NOT_FOUND) from None
+        except ValueError as error:  # a text that is no Unicode
+            raise _unfit(error) from None
         except OSError as error:
             raise AgentError(f"cannot write the run's arguments: {error}; free the disk", ExitCode.UNEXPECTED) from None
         return self._start(argv, environment)
@@ -178,25 +197,16 @@ class ProcessLauncher:
         """Nothing is held."""
 
     def _start(self, argv: Sequence[str], environment: Mapping[str, str]) -> Child:
-        receiver, sender = os.pipe()
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=sender,
-                stderr=sender,
-                env=environment,
-                start_new_session=True,
-            )
+            return _spawn(argv, environment)
         except (FileNotFoundError, PermissionError, NotADirectoryError):
-            os.close(receiver)
             raise self._not_found(argv[0]) from None
         except OSError as error:
-            os.close(receiver)
+            if error.errno == errno.E2BIG:  # no machine takes more
+                raise _unfit(error) from None
             raise AgentError(f"cannot start {argv[0]!r}: {error}; see `ulimit -a`", ExitCode.UNEXPECTED) from None
-        finally:
-            os.close(sender)
-        return ProcessChild(process, receiver)
+        except ValueError as error:  # a NUL byte
+            raise _unfit(error) from None
 
     def _not_found(self, word: str) -> AgentError:
         return AgentError(
@@ -204,6 +214,45 @@ class ProcessLauncher:
             " it on the PATH, or start the agent in another folder",
             ExitCode.COMMAND_NOT_FOUND,
         )
+
+
+def _spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Child:
+    """Start a child. Whatever fails, nothing is left open, and nothing runs.
+
+    Raises:
+        OSError: The machine cannot, or the command is not there.
+        ValueError: The arguments are none.
+    """
+    receiver, sender = os.pipe()
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=sender,
+            stderr=sender,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            return ProcessChild(process, receiver)
+        except OSError:
+            # Nobody would see its end.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    except (OSError, ValueError):
+        os.close(receiver)
+        raise
+    finally:
+        os.close(sender)
+
+
+def _unfit(error: Exception) -> UnfitRunError:
+    return UnfitRunError(
+        f"the run's parameters cannot be arguments of a command ({error}); pass them by ${{args_json_file}}, or take"
+        " the value out of the sweep"
+    )
 
 
 class ProcessChild:

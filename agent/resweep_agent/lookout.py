@@ -28,19 +28,25 @@ class Lookout:
         self._parts = parts
         self._hints: set[str] = set()
         self._number = 0
-        self._ends = False
+        self._ends: set[Notice] = set()
         self._knows_machine = False
 
     def news(self) -> list[Notice]:
-        """What was not said before; a notice that is no hint comes last, and after it nothing counts."""
-        if self._ends:
-            return []
+        """What was not said before. After the first notice that is no hint only those count that know a deadline.
+
+        On a cloud the signal comes first, and the provider's word a moment later: then the machine has less time than
+        the signal gave the children.
+        """
         said = [notice for source in self._parts.sources if (notice := source.poll()) is not None]
-        fresh = [notice for notice in said if notice.hint and str(notice) not in self._hints]
-        self._hints |= {str(notice) for notice in fresh}
-        end = next((notice for notice in said if not notice.hint), None)
-        self._ends = end is not None
-        return fresh if end is None else [*fresh, end]
+        hints = [notice for notice in said if notice.hint and str(notice) not in self._hints and not self._ends]
+        self._hints |= {str(notice) for notice in hints}
+        ends: list[Notice] = []
+        for notice in said:
+            if notice.hint or notice in self._ends or (self._ends and notice.deadline is None):
+                continue
+            ends.append(notice)
+            self._ends.add(notice)
+        return [*hints, *ends]
 
     def finds_preemptible(self) -> bool:
         """True once: when a source has found out that this machine may be taken away."""

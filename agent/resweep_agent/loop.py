@@ -15,12 +15,12 @@ from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.failures import agent_error
 from resweep_agent.flapping import FlappingGuard
 from resweep_agent.giveback import give_back
-from resweep_agent.launch import prepare
+from resweep_agent.launch import UnfitRunError, prepare
 from resweep_agent.logs import event
 from resweep_agent.lookout import Lookout, time_to_kill
 from resweep_agent.notices import Notice
 from resweep_agent.parts import Parts
-from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, deliver, end_of, send_last_words
+from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, NOT_STARTED_STATUS, deliver, end_of, send_last_words
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
@@ -118,14 +118,14 @@ class Loop:
     def _take_notice(self, notice: Notice) -> None:
         policy = self._parts.policy
         ending = [] if notice.hint else self._attempts()
-        if not notice.hint:
+        if not notice.hint and not self.ended_by_notice:
             self._verdict.decide(ExitCode.PREEMPTED, f"notice: {notice}")
-        tokens = [attempt.run.token for attempt in ending] if policy.marks else []
+        tokens = [attempt.run.token for attempt in ending if not attempt.notice] if policy.marks else []
         self._lookout.announce(notice, tokens, self._clock())
         if notice.hint:
             return
         kill_at = time_to_kill(notice, policy.grace, self._clock())
-        self._report_until = kill_at + REPORT_PATIENCE
+        self._report_until = min(self._report_until, kill_at + REPORT_PATIENCE)
         for attempt in ending:
             attempt.give_notice(str(notice), policy.signal, kill_at)
 
@@ -305,8 +305,12 @@ class Loop:
             parts.guard.ended(run.token)
             not_found = error.exit_code is ExitCode.COMMAND_NOT_FOUND
             status = COMMAND_NOT_FOUND_STATUS if not_found else None
-            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found)
+            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found, launched=False)
             self._verdict.decide(error.exit_code, str(error))
+            return
+        except UnfitRunError as error:
+            parts.guard.ended(run.token)
+            slot.end = EndRequest(run.token, NOT_STARTED_STATUS, reason=str(error), launched=False)
             return
         parts.guard.launched(run.token, child.group)
         prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
@@ -356,7 +360,12 @@ class Loop:
             self._idle_since = now
         waited = now - self._idle_since if all_free and self._idle_since is not None else 0.0
         if parts.max_wait is not None and all_free and waited >= parts.max_wait:
-            self._verdict.decide(ExitCode.OK, f"no work for {parts.max_wait:g} s (--max-wait)")
+            if down_since is None:
+                self._verdict.decide(ExitCode.OK, f"no work for {parts.max_wait:g} s (--max-wait)")
+            else:
+                # Whether there is work nobody knows.
+                why = f"Redis has not answered for {now - down_since:.0f} s (--max-wait {parts.max_wait:g})"
+                self._verdict.decide(ExitCode.REDIS_LOST, f"{why}; `resweep doctor`")
         if all_free and down_since is not None and now - down_since >= IDLE_PATIENCE:
             self._verdict.decide(ExitCode.REDIS_LOST, f"Redis did not answer for {IDLE_PATIENCE:g} s; `resweep doctor`")
         if self._verdict.ending is not None and all_free:

@@ -14,11 +14,13 @@ import selectors
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from resweep_agent.logs import event
+from resweep_agent.streams import write_through
 
 _log = logging.getLogger(__name__)
 
@@ -54,21 +56,22 @@ class StandardOutput:
 
     def write(self, data: bytes) -> None:
         """Show `data`; a reader that went away ends the showing, not the agent."""
-        if self._closed:
+        if self._closed or sys.stdout is None:  # None: it was closed before we were started
             return
         try:
-            binary: BinaryIO | None = getattr(sys.stdout, "buffer", None)
-            if binary is not None:
-                binary.write(data)
+            if hasattr(sys.stdout, "buffer"):
+                write_through(sys.stdout, data)
             else:
                 sys.stdout.write(self._decoder.decode(data))
-            sys.stdout.flush()
+                sys.stdout.flush()
         except (OSError, ValueError):
             self._closed = True
             self._silence()
 
     def _silence(self) -> None:
         # The interpreter flushes standard output at its end and would complain about the reader that went away.
+        if sys.stdout is None:
+            return
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
@@ -76,12 +79,20 @@ class StandardOutput:
 
 
 class OutputStream:
-    """The output of one attempt."""
+    """The output of one attempt.
+
+    Attributes:
+        descriptor: The pipe that it comes from.
+        path: The file that it goes to.
+        closed: Set at its end.
+        failed: A fault of ours with it was logged.
+    """
 
     def __init__(self, descriptor: int, path: Path, terminal: Terminal, prefix: str) -> None:
         self.descriptor = descriptor
         self.path = path
         self.closed = threading.Event()
+        self.failed = False
         self._terminal = terminal
         self._prefix = prefix.encode()
         self._unfinished = b""
@@ -125,15 +136,17 @@ class OutputStream:
 
     def finish(self) -> None:
         """No more will come. Output thread only."""
-        self._to_tail(self._decoder.decode(b"", final=True))
-        if self._unfinished:
-            self._terminal.write(self._prefix + self._unfinished + b"\n")
-            self._unfinished = b""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-        os.close(self.descriptor)
-        self.closed.set()
+        try:
+            self._to_tail(self._decoder.decode(b"", final=True))
+            if self._unfinished:
+                self._terminal.write(self._prefix + self._unfinished + b"\n")
+                self._unfinished = b""
+        finally:
+            if self._file is not None:
+                with contextlib.suppress(OSError):
+                    self._file.close()
+            os.close(self.descriptor)
+            self.closed.set()
 
     def _to_file(self, data: bytes) -> None:
         if self._file_failed:
@@ -255,7 +268,7 @@ class OutputPump:
         except OSError:
             data = b""
         if data:
-            stream.add(data)
+            self._guarded(stream, lambda: stream.add(data))
             return True
         # Everybody closed the other end. The descriptor stays ours until `finish`, so that its number is not reused.
         self._selector.unregister(stream.descriptor)
@@ -269,7 +282,16 @@ class OutputPump:
                 pass
         if stream.descriptor in self._selector.get_map():
             self._selector.unregister(stream.descriptor)
-        stream.finish()
+        self._guarded(stream, stream.finish)
+
+    def _guarded(self, stream: OutputStream, call: Callable[[], None]) -> None:
+        """A fault of ours must not end the thread: every child would wait for somebody who reads what it prints."""
+        try:
+            call()
+        except Exception:
+            if not stream.failed:
+                stream.failed = True
+                _log.exception("output-fault")
 
     def _finish_all(self) -> None:
         streams = [key.data for key in self._selector.get_map().values() if isinstance(key.data, OutputStream)]

@@ -8,6 +8,8 @@ from resweep_scheduler.store import ClaimedRun, EndAnswer, EndRequest, Hold, Sto
 
 COMMAND_NOT_FOUND_STATUS = 127
 """The exit status of an attempt whose command does not exist, as a shell has it."""
+NOT_STARTED_STATUS = 126
+"""The exit status of an attempt whose command cannot be executed with its arguments, as a shell has it."""
 LAST_OUTPUT = 0.2
 """Seconds for which the report of a failure waits for the last of the output."""
 

@@ -64,8 +64,12 @@ class Attempt:
         self._ask(signal.SIGTERM, now + grace)
 
     def give_notice(self, source: str, number: signal.Signals | None, kill_at: float) -> None:
-        """Its machine goes: the file, the signal unless the script looks at the file, and SIGKILL at `kill_at`."""
+        """Its machine goes: the file, the signal unless the script looks at the file, and SIGKILL at `kill_at`.
+
+        A later notice changes nothing, but that SIGKILL may come earlier.
+        """
         if self.notice:
+            self._ask(None, kill_at)
             return
         self.notice = source
         told = not self.stopped and self.notice_file.write("preempting", source) and self.notice_file.watched

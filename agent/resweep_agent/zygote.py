@@ -176,6 +176,14 @@ def _become_run(environment: dict[str, str], output: int, parent: int) -> None:
     for number in RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _seed_numpy()
+
+
+def _seed_numpy() -> None:
+    """All runs are forked from one state. Python seeds its own generator after a fork, NumPy does not."""
+    loaded = sys.modules.get("numpy.random")
+    if loaded is not None:
+        loaded.seed()
 
 
 def _call(function: Callable[[], object], finish: Callable[[int], None]) -> int:

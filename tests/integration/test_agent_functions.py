@@ -238,3 +238,35 @@ def test_what_cannot_work_is_an_error_of_the_sdk(shared_server: Server) -> None:
         agent("nosuch", lambda: None, url=shared_server.url, speed=9)
     with pytest.raises(CommError, match="cannot be reached"):
         sweep({"method": "grid", "parameters": {"a": {"value": 1}}}, url="redis://127.0.0.1:1/0")
+
+
+def test_runs_do_not_share_their_random_numbers(shared_server: Server, tmp_path: Path) -> None:
+    """They are forked from one process, whose generators have a state."""
+    code = """
+import random
+import numpy
+random.seed(0), numpy.random.seed(0)
+def train():
+    trace(f"run-{os.environ['WANDB_RUN_ID']}", drawn=[random.getrandbits(62), int(numpy.random.randint(2**62))])
+agent(sweep_id, function=train)
+"""
+    with notebook(shared_server, tmp_path, code) as process:
+        output(process)
+        assert process.returncode == 0
+    drawn = [number for run in runs(shared_server, tmp_path) for number in drawn_by(tmp_path, run)]
+    assert len(set(drawn)) == len(drawn) == 6
+
+
+def drawn_by(folder: Path, run: Run) -> list[int]:
+    found: list[int] = json.loads((folder / f"run-{run.run_id}.json").read_text())["drawn"]
+    return found
+
+
+def test_numpy_is_not_imported_for_its_random_numbers(shared_server: Server, tmp_path: Path) -> None:
+    code = """
+assert "numpy" not in sys.modules
+agent(sweep_id, function=lambda: trace("run", numpy=int("numpy" in sys.modules)), count=1)
+"""
+    with notebook(shared_server, tmp_path, code) as process:
+        assert process.wait(60) == 0, output(process)
+    assert trace(tmp_path, "run")["numpy"] == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from support import processes
+from support.agents import wait_for_death
 from support.children import Small, small_sweep
 from support.servers import Server
 from support.waiting import wait_until
@@ -205,3 +207,33 @@ def test_a_second_agent_of_the_same_name_replaces_the_first(shared_server: Serve
         assert first.wait() in (ExitCode.ILLEGAL_STATE, ExitCode.OK)
         run = sweep.runs()[0]
         assert (run.state, run.attempt) == (RunState.FINISHED, 2)
+
+
+CHATTY = """
+if params["a"]:
+    trace("begun")
+while True:
+    print("x" * 1000)
+"""
+NEVER_READ = """
+import os, sys
+receiver, sender = os.pipe()
+os.set_inheritable(receiver, True)
+for number in (1, 2):
+    os.dup2(sender, number)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_reader_who_stops_reading_does_not_keep_the_agent_from_giving_its_runs_back(
+    shared_server: Server, tmp_path: Path
+) -> None:
+    """As in `sweep-agent … 2>&1 | less`. The pipe is full of what the children print when the notice comes."""
+    with small_sweep(shared_server, tmp_path / "w", CHATTY, values=[0, 1]) as sweep:
+        agent = sweep.agents.start("a", "--slots", "2", "--grace", "3", prefix=[sys.executable, "-c", NEVER_READ])
+        child = begun(sweep)
+        time.sleep(1.0)  # the output thread is held up by now
+        agent.send(signal.SIGTERM)
+        assert agent.wait(30) == ExitCode.PREEMPTED
+        assert sweep.states() == ["preempted", "preempted"]
+        wait_for_death([child])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resweep_agent.exitcodes import AgentError
-from resweep_agent.launch import Child, Exit
+from resweep_agent.launch import Child, Exit, UnfitRunError
 from resweep_scheduler.store import ClaimedRun
 
 
@@ -64,13 +64,15 @@ class FakeLauncher:
     Attributes:
         launched: Run and environment of each launch, in order.
         children: Its child.
-        error: Raised by the next launch.
+        error: Raised by the launches that follow.
+        unfit: Raised by the launch of a run whose parameter `a` has this value.
     """
 
     def __init__(self) -> None:
         self.launched: list[tuple[ClaimedRun, Mapping[str, str]]] = []
         self.children: list[FakeChild] = []
         self.error: AgentError | None = None
+        self.unfit: object = None
 
     def check(self) -> None:
         """Nothing is missing."""
@@ -78,6 +80,8 @@ class FakeLauncher:
     def launch(self, run: ClaimedRun, environment: Mapping[str, str], attempt_directory: Path) -> Child:
         if self.error is not None:
             raise self.error
+        if self.unfit is not None and run.params.get("a") == self.unfit:
+            raise UnfitRunError("embedded null byte")
         self.launched.append((run, environment))
         self.children.append(FakeChild())
         return self.children[-1]

@@ -278,7 +278,7 @@ class Model:
             return hold, run.state if run else None
         if hold is Hold.LAPSED:
             run.restore_counts()
-        run.confirmed = True
+        run.confirmed = run.confirmed or request.launched
         self.finish(run, request)
         return Hold.OWNER, run.state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -10,7 +11,7 @@ from unittest import mock
 import pytest
 from support.stores import SWEEP, Agent, Clock, make_offer, make_sweep, pass_time
 
-from resweep_agent.heartbeat import Beat, Heart
+from resweep_agent.heartbeat import LAST_OUTPUT, LEAVING_POLL, Beat, Heart
 from resweep_agent.link import Link
 from resweep_agent.output import OutputStream, Piece, Terminal
 from resweep_scheduler.store import Hold, RunState, Store, StoreUnavailableError
@@ -162,3 +163,35 @@ def test_output_of_a_run_that_is_over_is_sent_again_when_its_reply_was_lost(
             body.heart.step(100.0)
             body.heart.step(101.0)
     assert [chunk.text for chunk in store.output(token.run_id)] == ["the end\n"]
+
+
+def test_ended_runs_whose_output_does_not_end_hold_up_no_heartbeat(store: Store, body: Body) -> None:
+    """The thread that reads what children print may be held up by a terminal, while one run after the other ends."""
+    take(body)
+    running = body.agent.run.token
+    begun = time.monotonic()
+    outputs = []
+    for number in range(1, 6):
+        body.agent.take_unconfirmed(make_offer(1, first=number))
+        output = OutputStream(-1, Path("unused"), mock.create_autospec(Terminal), "")
+        output.put_back(Piece(1, f"of run {number}\n"))
+        outputs.append(output)
+        body.heart.keep("a", body.agent.run, output)
+        body.agent.end(0)
+        body.heart.drop(body.agent.run.token, send_output=True)
+    with mock.patch.object(store, "heartbeat", wraps=store.heartbeat) as heartbeat:
+        now = begun
+        for _ in range(3):
+            assert body.heart.step(now) == pytest.approx(now + LEAVING_POLL)
+            now += INTERVAL / 10
+    assert [call.kwargs["token"] for call in heartbeat.call_args_list] == [running]
+    assert time.monotonic() - begun < LAST_OUTPUT, "somebody waited for an output"
+    assert not [number for number in range(1, 6) if list(store.output(f"run{number}"))]
+
+    outputs[2].closed.set()
+    body.heart.step(begun + LAST_OUTPUT / 2)
+    assert [chunk.text for chunk in store.output("run3")] == ["of run 3\n"], "it need not wait for the others"
+    late = time.monotonic() + LAST_OUTPUT
+    for left in (3, 2, 1, 0):
+        assert body.heart.step(late) == (late if left else begun + INTERVAL)
+    assert [chunk.text for chunk in store.output("run5")] == ["of run 5\n"], "what there is of it is sent"

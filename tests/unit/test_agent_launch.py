@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import logging
 import os
 import selectors
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import processes
 from support.waiting import wait_until
 
 from resweep_agent.exitcodes import AgentError, ExitCode
-from resweep_agent.launch import Child, Exit, ProcessLauncher, choose_interpreter
+from resweep_agent.launch import Child, Exit, ProcessLauncher, UnfitRunError, choose_interpreter
 from resweep_scheduler.config import SweepConfig, parse_sweep
 from resweep_scheduler.store import ClaimedRun, ClaimToken
 
@@ -115,6 +121,8 @@ def test_an_end_is_told_in_words(how: Exit, text: str) -> None:
     [
         (["${env}", "${interpreter}", "${program}"], None, "names no program"),
         (["${env}", "${interpreter}", "${program}"], "missing.py", "program 'missing.py' is not in"),
+        (["${env}", "python", "-u", "${program}"], "missing.py", "program 'missing.py' is not in"),
+        ([sys.executable, "${program}"], "missing.py", "program 'missing.py' is not in"),
         (["no-such-command"], None, "'no-such-command' is not found"),
         (["${env}", "no-such-command"], None, "'no-such-command' is not found"),
         (["${program}", "${args}"], "no-such-program", "'no-such-program' is not found"),
@@ -149,12 +157,80 @@ def test_what_may_be_there_is_let_through(
     assert list(tmp_path.iterdir()) == [tmp_path / "here.py"]
 
 
+@pytest.mark.parametrize("before", [["sh", "run", "img", "python"], ["${env}", "sh", "-c", "cd elsewhere; python $0"]])
+def test_a_program_that_may_be_elsewhere_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: list[str]
+) -> None:
+    """In a container, say: `docker run img python train.py`."""
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        ProcessLauncher(config([*before, "${program}"], "missing.py"), os.environ).check()
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["program-not-here"]
+    assert "'missing.py' is not in" in caplog.text
+
+
 def test_a_program_that_is_not_executable_is_named(tmp_path: Path) -> None:
     program = tmp_path / "plain.txt"
     program.touch()
     with pytest.raises(AgentError, match="not found or not executable") as caught:
         ProcessLauncher(config([str(program)]), os.environ).launch(RUN, os.environ, tmp_path)
     assert caught.value.exit_code is ExitCode.COMMAND_NOT_FOUND
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"))
+
+
+@pytest.mark.parametrize(
+    ("macro", "value", "cause"),
+    [
+        ("${args}", "x\0y", "null byte"),
+        ("${args}", "x" * 3_000_000, "Argument list too long"),
+        ("${args}", "\ud800", "surrogates not allowed"),
+        ("${args_json_file}", "\ud800", "surrogates not allowed"),
+    ],
+)
+def test_parameters_that_no_command_can_have_are_the_fault_of_their_run(
+    tmp_path: Path, macro: str, value: str, cause: str
+) -> None:
+    run = dataclasses.replace(RUN, params={"a": value})
+    before = open_descriptors()
+    with pytest.raises(UnfitRunError, match=f"{cause}.*args_json_file"):
+        ProcessLauncher(config(["true", macro]), os.environ).launch(run, os.environ, tmp_path)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_machine_without_descriptors_starts_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    """The pipe of the output fails, or after the spawn the one that tells of the end."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    pids: list[int] = []
+    real_pipe, real_popen = os.pipe, subprocess.Popen
+    pipes = iter([real_pipe] * allowed)
+
+    def pipe() -> tuple[int, int]:
+        if (make := next(pipes, None)) is None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make()
+
+    def popen(*arguments: Any, **more: Any) -> subprocess.Popen[bytes]:
+        with monkeypatch.context() as context:
+            context.setattr(os, "pipe", real_pipe)
+            process = real_popen(*arguments, **more)
+        pids.append(process.pid)
+        return process
+
+    before = open_descriptors()
+    with monkeypatch.context() as context:
+        context.setattr(os, "pipe", pipe)
+        context.setattr(subprocess, "Popen", popen)
+        with pytest.raises(AgentError, match="Too many open files"):
+            ProcessLauncher(config(["sleep", "600"]), os.environ).launch(RUN, os.environ, tmp_path)
+    assert open_descriptors() == before
+    assert len(pids) == allowed
+    assert not [pid for pid in pids if processes.alive(pid)]
 
 
 def test_arguments_in_a_file_are_written_to_the_folder_of_the_attempt(tmp_path: Path) -> None:

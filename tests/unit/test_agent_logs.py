@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from resweep_agent.cli import main
 from resweep_agent.exitcodes import ExitCode
-from resweep_agent.logs import JsonFormatter, TextFormatter, event
+from resweep_agent.logs import LAST_LINES, JsonFormatter, TextFormatter, event
 
 
 def record(level: int, name: str, caplog: pytest.LogCaptureFixture, **data: object) -> logging.LogRecord:
@@ -67,3 +68,45 @@ def test_wrong_options_are_usage_errors_of_one_line(arguments: list[str]) -> Non
     assert result.exit_code == ExitCode.USAGE
     assert result.output.startswith("error: ")
     assert result.output.count("\n") == 1
+
+
+UNREAD = """
+import logging, os, sys
+from resweep_agent.logs import configure, event
+log = configure(level=logging.INFO, log_format="text")
+for number in range(20_000):
+    event(logging.getLogger("resweep_agent.test"), logging.INFO, "run-ended", number=number)
+log.say("error: the end")
+print("went on", flush=True)
+sys.stdin.read()
+log.close()
+"""
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["never read again", "read at the end"])
+def test_a_reader_who_stops_reading_holds_up_the_log_alone(read: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert select.select([process.stdout], [], [], 30)[0], "the log holds up the process"
+            process.stdin.close()
+            lines = process.stderr.read().splitlines() if read else []
+            assert process.wait(LAST_LINES + 10) == 0
+        finally:
+            process.kill()
+    if read:
+        assert lines[-1] == "error: the end"
+        lost = [int(line.rpartition("=")[2]) for line in lines if " warning: log-lines-lost number=" in line]
+        assert lost
+        assert sum(lost) + len(lines) - len(lost) == 20_001, "a line is shown, or counted"
+
+
+@pytest.mark.parametrize("closed", ["import os; os.close(2)", "import sys; sys.stderr = None"])
+def test_an_agent_without_standard_error_has_no_log(closed: str) -> None:
+    code = f"{closed}; import logging; from resweep_agent.logs import configure\n"
+    code += "log = configure(level=0, log_format='json'); log.say('a'); log.say('b'); log.close(); print('went on')"
+    assert subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout == b"went on\n"

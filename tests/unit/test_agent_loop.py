@@ -310,6 +310,29 @@ def test_a_deadline_of_the_machine_shortens_the_grace(bench: Bench) -> None:
     assert signal.SIGKILL in bench.child.signals
 
 
+@pytest.mark.parametrize(("lead", "killed_after"), [(5.0, 10.0 + 4.5), (120.0, 30.0), (None, 30.0)])
+def test_a_later_notice_can_only_shorten_the_grace(bench: Bench, lead: float | None, killed_after: float) -> None:
+    """On GCP a signal comes first, and then that the machine goes in 30 s, whatever the grace is."""
+    loop = bench.build()
+    bench.step()
+    noticed = bench.now
+    bench.signals._on_notice(signal.SIGTERM, None)
+    bench.step()
+    bench.step(10.0)
+    bench.source.notice = Notice("gcp", None if lead is None else bench.now + lead, "preempted")
+    for _ in range(2):
+        bench.step()
+    assert loop._attempts()[0].kill_at == pytest.approx(noticed + killed_after)
+    assert loop._report_until == pytest.approx(noticed + killed_after + REPORT_PATIENCE)
+    assert bench.child.signals == [signal.SIGTERM], "it is told once"
+    bench.end(ended=Exit(None, 15))
+    assert bench.step() is None
+    assert bench.record().reason == "notice: SIGTERM"
+    noted = [event.data["source"] for event in bench.store.events(SWEEP) if event.kind in ("preempting", "notice")]
+    assert noted == ["SIGTERM", "SIGTERM", *(["gcp"] if lead is not None else [])]
+    check_promises(bench.store, SWEEP, complete=False)
+
+
 @pytest.mark.parametrize(("lead", "killed_after"), [(120.0, 30.0), (31.0, 29.0), (20.0, 18.0), (0.0, 0.0), (-5.0, 0.0)])
 def test_the_children_are_gone_before_the_machine_is(lead: float, killed_after: float) -> None:
     notice = Notice("aws", deadline=1000.0 + lead)
@@ -541,8 +564,21 @@ def test_a_machine_that_cannot_start_processes_gives_the_run_back(bench: Bench) 
     bench.build()
     bench.launcher.error = AgentError("cannot start: no memory", ExitCode.UNEXPECTED)
     bench.step()
-    assert bench.step() is None
+    with mock.patch.object(bench.store, "end_attempt", wraps=bench.store.end_attempt) as end_attempt:
+        assert bench.step() is None
     assert states(bench) == ["preempted"]
+    assert not end_attempt.call_args.args[0].launched, "the run is not to blame"
+
+
+def test_a_run_that_can_be_started_nowhere_fails_and_the_other_runs_go_on(bench: Bench) -> None:
+    loop = bench.build(slots=2, values=3)
+    bench.launcher.unfit = 1
+    bench.step()
+    bench.step()
+    assert [run.params["a"] for run, _ in bench.launcher.launched] == [0, 2]
+    failed = bench.store.runs(SWEEP)[1]
+    assert (failed.state, failed.exit_code, failed.reason) == (RunState.FAILED, 126, "embedded null byte")
+    assert (bench.launcher.children[0].signals, loop._verdict.ending) == ([], None)
 
 
 def test_failures_in_a_row_end_the_agent_and_the_last_claim_is_not_made(bench: Bench) -> None:
@@ -577,6 +613,16 @@ def test_an_agent_waits_no_longer_than_it_may(bench: Bench) -> None:
     assert bench.step(9.9) is not None
     assert bench.step(0.2) is None
     assert loop._verdict.result() is ExitCode.OK
+
+
+def test_an_agent_that_may_wait_no_longer_for_redis_does_not_say_that_there_is_no_work(bench: Bench) -> None:
+    loop = bench.build(max_wait=10.0)
+    with mock.patch.object(bench.store, "claim", side_effect=AWAY):
+        bench.step()
+        assert bench.step(10.1) is None
+    with pytest.raises(AgentError, match=r"Redis has not answered for 10 s \(--max-wait 10\)") as caught:
+        loop._verdict.result()
+    assert caught.value.exit_code is ExitCode.REDIS_LOST
 
 
 def test_a_sweep_that_is_removed_ends_the_agent(bench: Bench) -> None:
@@ -639,8 +685,10 @@ def test_a_claim_without_an_answer_is_given_back_at_the_end(bench: Bench) -> Non
         bench.step()
     bench.source.notice = Notice("spot")
     bench.now += 3.0
-    assert loop.run() is ExitCode.PREEMPTED
+    with mock.patch.object(bench.store, "end_attempt", wraps=bench.store.end_attempt) as end_attempt:
+        assert loop.run() is ExitCode.PREEMPTED
     assert states(bench) == ["finished", "preempted"]
+    assert not end_attempt.call_args.args[0].launched
 
 
 # A search that learns.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +154,53 @@ def test_the_thread_may_see_that_it_is_to_end_before_it_is_woken(
 
     monkeypatch.setattr(os, "write", late)
     pump.close()
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from resweep_agent.output import OutputPump, StandardOutput
+assert sys.stdout is None
+pump = OutputPump(StandardOutput())
+pump.start()
+receiver, sender = os.pipe()
+stream = pump.attach(receiver, Path("log"))
+for _ in range(10):
+    os.write(sender, b"x" * 60_000)  # more than a pipe holds: somebody reads it
+os.close(sender)
+pump.finish(stream)
+sys.exit(0 if stream.closed.wait(20) else 1)
+"""
+
+
+def test_without_standard_output_output_is_shown_nowhere_and_read_all_the_same(tmp_path: Path) -> None:
+    """As by `sweep-agent … >&-`."""
+    argv = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", CLOSED]
+    ended = subprocess.run(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "log").stat().st_size == 600_000
+
+
+class Broken(Screen):
+    """A terminal with a fault that nobody thought of."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("screen", [Broken()])
+@pytest.mark.parametrize("prefix", ["", "[r] "])
+def test_a_fault_is_said_once_and_reading_goes_on(
+    pump: OutputPump, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
+    (tmp_path / "log").touch()
+    receiver, sender = os.pipe()
+    stream = pump.attach(receiver, tmp_path / "log", prefix)
+    for word in (b"one\n", b"two\nthree"):
+        os.write(sender, word)
+        wait_until(lambda word=word: word in (tmp_path / "log").read_bytes(), description="the output")  # type: ignore[misc]
+    os.close(sender)
+    finished(pump, stream)
+    assert [record.getMessage() for record in caplog.records] == ["output-fault"]
+    assert tail(stream) == "one\ntwo\nthree"

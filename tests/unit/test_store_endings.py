@@ -8,7 +8,7 @@ import pytest
 from support.checks import check_promises
 from support.stores import LEASE, SWEEP, Agent, Clock, begin_last_run, lose_lease, make_offer, make_sweep, pass_time
 
-from resweep_scheduler.store import Hold, RunState, Store, SweepState
+from resweep_scheduler.store import EndRequest, Hold, RunState, Store, SweepState
 
 RUN = "run0"
 
@@ -204,6 +204,26 @@ def test_attempt_that_never_began_is_not_counted(store: Store, clock: Clock) -> 
         assert lose_lease(store, clock).state is RunState.PREEMPTED
     agent.take()
     assert agent.end(1, preempted=True).state is RunState.PREEMPTED
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["end_attempt", "end_and_claim"])
+def test_attempt_whose_child_was_never_started_is_not_counted(store: Store, together: bool) -> None:
+    """A sick machine that is started again and again says nothing about the script."""
+    begin_last_run(store).end(1, preempted=True)
+    sick = Agent(store, "sick")
+    token = sick.take_unconfirmed().token
+    for _ in range(4):
+        end = EndRequest(token, None, preempted=True, launched=False)
+        if together:
+            answer, claimed = store.end_and_claim(end, sick.request())
+            sick.seq += 1
+            assert claimed.run is not None
+            token = claimed.run.token
+        else:
+            answer = store.end_attempt(end)
+            token = sick.take_unconfirmed().token
+        assert answer.state is RunState.PREEMPTED
+    assert store.end_attempt(EndRequest(token, 1, preempted=True)).state is RunState.PREEMPTED
 
 
 # Leases that ran out.

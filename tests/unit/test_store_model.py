@@ -50,6 +50,8 @@ ENDS: list[dict[str, Any]] = [
     {"exit_code": 1, "preempted": True},
     {"exit_code": None, "signal": 15, "preempted": True},
     {"exit_code": None, "signal": 15, "killed": True},
+    {"exit_code": None, "preempted": True, "launched": False},
+    {"exit_code": 127, "launched": False},
 ]
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 

@@ -212,6 +212,7 @@ class AttemptTransitions(StoreBase):
             "reason": request.reason,
             "preempted": request.preempted,
             "killed": request.killed,
+            "launched": request.launched,
         }
         return "end_attempt", self.keys.run(request.token.run_id), arguments
 

@@ -204,7 +204,10 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """How an attempt ended: ``exit_code`` None = no status, ``preempted`` = after a notice, ``killed`` = stopped."""
+    """How an attempt ended: ``exit_code`` None = no status, ``preempted`` = after a notice, ``killed`` = stopped.
+
+    ``launched``: False = its child was never started, so that the attempt says nothing about the script.
+    """
 
     token: ClaimToken
     exit_code: int | None
@@ -212,6 +215,7 @@ class EndRequest:
     reason: str = ""
     preempted: bool = False
     killed: bool = False
+    launched: bool = True
 
 
 @dataclass(frozen=True, slots=True)

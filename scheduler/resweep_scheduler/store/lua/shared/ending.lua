@@ -115,7 +115,8 @@ local function reap(sid, clock)
 end
 
 -- The owner says how its attempt ended. An owner whose lease ran out while nobody took the run may still say it.
--- report: run_id, attempt, nonce, exit_code | absent (no status), signal | absent, reason, preempted, killed
+-- report: run_id, attempt, nonce, exit_code | absent (no status), signal | absent, reason, preempted, killed,
+--   launched (absent: true)
 -- returns {hold: owner (recorded now) | ended (recorded before) | stale | gone, state, reason}
 local function report_end(report)
   local run = load_run(report.run_id)
@@ -127,8 +128,9 @@ local function report_end(report)
   if hold ~= 'owner' then
     return { hold = hold, state = run and run.state, reason = run and run.reason }
   end
-  -- Whoever can say how a child ended has launched it, even if no heartbeat came through.
-  run.confirmed = '1'
+  -- Whoever can say how a child ended has launched it, even if no heartbeat came through. An attempt that never began
+  -- says nothing about the script.
+  if report.launched ~= false then run.confirmed = '1' end
   local state, reason = finish_attempt(report.run_id, run, {
     exit_code = report.exit_code, signal = report.signal, reason = report.reason, preempted = report.preempted, killed = report.killed,
   })
