@@ -16,7 +16,7 @@ import pytest
 _ALL = ("0.31.0", "0.26.1", "0.22.3", "0.19.11")
 
 VERSIONS = _ALL if os.environ.get("RESWEEP_TEST_ALL_SDKS") else (_ALL[0], _ALL[-1])
-"""The newest first. All four take minutes, so without RESWEEP_TEST_ALL_SDKS=1 it is the newest and the oldest."""
+"""The newest first. All four take minutes: only with RESWEEP_TEST_ALL_SDKS=1, which .ci/run sets, it is all of them."""
 
 NEWEST = VERSIONS[0]
 
