@@ -28,6 +28,7 @@ from support.sweeps import Story
 from support.waiting import wait_until
 
 from resweep_scheduler.service.queue import QUEUE, enqueue, queue_client
+from resweep_scheduler.service.scheduler import Scheduler, SchedulerOptions
 from resweep_scheduler.store import Scope, Store
 
 PATIENCE = 60.0
@@ -234,3 +235,26 @@ def test_a_cluster_gets_suggestions_and_is_told_that_there_are_no_jobs(tmp_path:
             service.wait_for(lambda: len(store.runs(sweep_id)) == 1, "a suggestion")
             desk.resweep("rm", "-y", sweep_id, "--background", code=2)
         client.close()
+
+
+def test_a_signal_that_comes_before_a_worker_listens_ends_the_service(
+    shared_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that lost Redis while it began has not set its own handlers."""
+    scheduler = Scheduler(SchedulerOptions(url=shared_server.url, name="s"))
+    begun: list[bool] = []
+
+    def begin(*, burst: bool) -> bool:
+        begun.append(burst)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal was not taken")
+
+    monkeypatch.setattr(scheduler, "_work", begin)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else the tests would end
+    try:
+        scheduler.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert begun == [False]

@@ -199,9 +199,24 @@ class Scheduler:
         Raises:
             StoreError: Redis does not answer at the beginning, or refuses.
         """
-        if self._options.burst:
-            self._burst()
-            return
+        from rq.exceptions import StopRequested
+
+        # RQ's workers have handlers of their own, from some moment after their start on, and leave them when they end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take_signal)
+        with contextlib.suppress(StopRequested):
+            if self._options.burst:
+                self._burst()
+            else:
+                self._serve()
+
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        from rq.exceptions import StopRequested
+
+        self._asked_to_end = True
+        raise StopRequested
+
+    def _serve(self) -> None:
         self._watcher.step()
         thread = threading.Thread(target=self._watcher.run, args=(self._stop,), name="watcher", daemon=True)
         thread.start()
@@ -215,30 +230,23 @@ class Scheduler:
 
     def _burst(self) -> None:
         """Look and work in turns, because one job makes only some of the deliveries that are due."""
-        from rq.exceptions import StopRequested
-
         ends = time.monotonic() + LONGEST_BURST
-        with contextlib.suppress(StopRequested):
-            while not self._asked_to_end:
-                self._watcher.step(at_once=True)
-                worked = self._work(burst=True) if self.queued else True
-                # Without work the job is in other hands, or blocked: nothing would change.
-                if not self._duties.unfinished or not worked or time.monotonic() >= ends:
-                    return
+        while not self._asked_to_end:
+            self._watcher.step(at_once=True)
+            worked = self._work(burst=True) if self.queued else True
+            # Without work the job is in other hands, or blocked: nothing would change.
+            if not self._duties.unfinished or not worked or time.monotonic() >= ends:
+                return
 
     def _work_on(self) -> None:
         """Replace the worker as long as Redis takes it from us, and nobody asks us to end."""
-        from rq.exceptions import StopRequested
-
-        # The handler of a worker that is gone is called until the next one has its own, and it raises.
-        with contextlib.suppress(StopRequested):
-            while not self._asked_to_end:
-                try:
-                    self._work(burst=False)
-                except StoreError as error:
-                    _log.warning("worker-lost: %s", error)
-                if not self._asked_to_end:
-                    time.sleep(PAUSE)
+        while not self._asked_to_end:
+            try:
+                self._work(burst=False)
+            except StoreError as error:
+                _log.warning("worker-lost: %s", error)
+            if not self._asked_to_end:
+                time.sleep(PAUSE)
 
     def _work(self, *, burst: bool) -> bool:
         """Execute jobs until the process is asked to end; with `burst` those that wait. Returns whether there were any.
@@ -285,7 +293,5 @@ class Scheduler:
         )
 
     def _wait(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stop.set())
-        while not self._stop.wait(1.0):
-            pass
+        while not self._asked_to_end:
+            time.sleep(1.0)
