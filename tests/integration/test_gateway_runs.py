@@ -41,6 +41,8 @@ RUN_EXPERIMENT = """\
 """
 """As W&B's page on resuming has it."""
 
+PATIENCE = 120.0
+
 
 @pytest.fixture(params=VERSIONS)
 def place(request: pytest.FixtureRequest, gateway: Gateway, tmp_path: Path) -> Iterator[Workplace]:
@@ -120,14 +122,18 @@ ENDS = """\
 """
 
 
-@pytest.mark.parametrize(("ending", "code"), [("finish3", 3), ("exit42", 42), ("error", 1), ("end", 0)])
-def test_exit_codes(newest: Workplace, store: Store, ending: str, code: int) -> None:
+def test_exit_codes(place: Workplace, store: Store) -> None:
     """Outside sweeps a marked run is on no queue: it ends by its exit code."""
-    newest.write("ends.py", ENDS)
-    newest.python("ends.py", ending, code=None)
-    run = store.run(ending)
-    assert (run.state, run.exit_code) == (RunState.FAILED if code else RunState.FINISHED, code)
-    assert (run.summary["loss"], run.group) == ({"min": 1}, "g")
+    place.write("ends.py", ENDS)
+    codes = {"finish3": 3, "exit42": 42, "error": 1, "end": 0}
+    scripts = [place.start(place.sdk.python, "ends.py", ending) for ending in codes]
+    for script in scripts:
+        script.wait(PATIENCE)
+    for (ending, code), script in zip(codes.items(), scripts, strict=True):
+        run = store.run(ending)
+        expected = (RunState.FAILED if code else RunState.FINISHED, code)
+        assert (run.state, run.exit_code) == expected, script.printed()
+        assert (run.summary["loss"], run.group) == ({"min": 1}, "g")
 
 
 def test_resume_auto_goes_on_after_a_crash_in_the_same_folder(place: Workplace, store: Store) -> None:

@@ -155,12 +155,12 @@ def test_preempted_runs_go_on_where_they_were(place: Workplace, gateway: Gateway
     store.client.close()
 
 
-def test_sweep_commands_of_people(newest: Workplace, gateway: Gateway) -> None:
+def test_sweep_commands_of_people(place: Workplace, gateway: Gateway) -> None:
     """`wandb sweep --pause`, `--resume`, `--stop` and `--cancel`."""
-    sweep_id = create(newest)
+    sweep_id = create(place)
     store = store_of(gateway.redis_url, sweep_id)
-    agent = newest.start(newest.sdk.wandb, "agent", f"local/p/{sweep_id}", env={"MARK": "never"})
-    (newest.folder / "gate").touch()
+    agent = place.start(place.sdk.wandb, "agent", f"local/p/{sweep_id}", env={"MARK": "never"})
+    (place.folder / "gate").touch()
     wait_for(store, sweep_id, lambda run: run.state is RunState.RUNNING, agent)
     for option, state in (
         ("--pause", SweepState.PAUSED),
@@ -169,7 +169,7 @@ def test_sweep_commands_of_people(newest: Workplace, gateway: Gateway) -> None:
         ("--resume", SweepState.RUNNING),
         ("--cancel", SweepState.CANCELED),
     ):
-        newest.wandb("sweep", option, f"local/p/{sweep_id}")
+        place.wandb("sweep", option, f"local/p/{sweep_id}")
         assert store.sweep(sweep_id).state is state
     assert agent.wait(PATIENCE) == 0, agent.printed()
     assert not any(run.state.is_owned for run in store.runs(sweep_id))
