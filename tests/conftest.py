@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from support.waiting import wait_until
 from resweep_scheduler.service.server import default_home, server_status, stop_server
 
 processes.adopt_orphans()
+
+# Where the tests were started by nohup, or in the background of a script, these are ignored, and would be so in every
+# process of theirs.
+for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # No test is a race against the clock, of a busy machine least of all. CI tries the same examples each time, so that a
 # change is judged by what it changed; on a laptop there are new ones in every run.
