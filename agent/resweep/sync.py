@@ -268,11 +268,14 @@ class _Delivery:
 
     def _spare_the_living(self, run_id: str, nonce: str) -> None:
         """Rows of before must not end a run that another process has begun since."""
-        writer = None if self._order.take_over else self._store.writer(run_id)
-        if writer is None or writer.nonce in (nonce, *self._order.own) or writer.silent_ms > SILENCE * 1000:
+        seat = None if self._order.take_over else self._store.seat(run_id)
+        if seat is None or seat.sweep_id is not None or not seat.is_owned:
+            return
+        silent = (self._store.redis_time() - seat.heard_at) / 1000
+        if seat.token.nonce in (nonce, *self._order.own) or silent > SILENCE:
             return
         raise _LaterError(
-            f"another process runs the run now (it was heard {max(0, writer.silent_ms) / 1000:.0f} s ago) and would be "
+            f"another process runs the run now (it was heard {max(0.0, silent):.0f} s ago) and would be "
             f"taken over; sync again when that has ended, or was not heard for {SILENCE:g} s"
         )
 

@@ -60,7 +60,6 @@ from resweep_scheduler.store.records import (
     Sweep,
     SweepSettings,
     WriteAnswer,
-    Writer,
 )
 from resweep_scheduler.store.states import RunState, SweepCommand, SweepState
 from resweep_scheduler.store.store import Store, find_sweep, list_sweeps, open_store, open_sweep
@@ -118,7 +117,6 @@ __all__ = [
     "UnknownRunError",
     "UnknownSweepError",
     "WriteAnswer",
-    "Writer",
     "checkpoint_url_fault",
     "connect",
     "find_sweep",

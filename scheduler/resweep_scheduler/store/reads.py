@@ -21,7 +21,6 @@ from resweep_scheduler.store.records import (
     Run,
     SearchRecord,
     Sweep,
-    Writer,
 )
 from resweep_scheduler.store.states import RunState, SweepState
 
@@ -180,14 +179,6 @@ class Reads(StoreBase):
                 )
             )
         return agents
-
-    def writer(self, run_id: str) -> Writer | None:
-        """Who has a run outside any sweep; None when the run is not running, or an agent has it."""
-        key = self.keys.run(run_id)
-        state, sweep, nonce, heard = self._try(lambda: self.client.hmget(key, ["state", "sweep", "nonce", "heard"]))
-        if sweep or state not in (RunState.RUNNING, RunState.PREEMPTING):
-            return None
-        return Writer(str(nonce), self.redis_time() - int(heard or 0))
 
     def leases(self, sweep_id: str) -> list[Lease]:
         """Leases that are held, the next one to run out first."""

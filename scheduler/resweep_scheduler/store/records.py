@@ -392,11 +392,3 @@ class HistoryRow:
 class Lease:
     run_id: str
     remaining_ms: int  # on the sweep's outage-aware clock
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """Who has a run that is running and has no lease."""
-
-    nonce: str
-    silent_ms: int  # since its last rows or its init, on the Redis clock
