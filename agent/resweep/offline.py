@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resweep.sender import Left, Sender, Ticket
+from resweep.answers import Left, Ticket
+from resweep.sender import Sender
 from resweep.spill import Commit
 
 if TYPE_CHECKING:

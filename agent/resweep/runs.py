@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from resweep.configuration import Config
+from resweep.ending import Ending
 from resweep.exitstatus import code_of
 from resweep.notes import Notes
 from resweep.preemption import Callback, NoticeWatch, Preempting
@@ -21,16 +21,10 @@ from resweep.saving import Checkpoints, Saving
 from resweep.steps import StepLedger
 from resweep.summaries import Summary
 from resweep.values import plain, plain_row
-from resweep.waiting import wait_for
 
 if TYPE_CHECKING:
     from resweep.offline import Channel
-    from resweep.sender import Left
     from resweep_scheduler.store import Checkpoint
-
-
-END_TIMEOUT = 5.0
-"""Seconds that rows and the end have in any case, when checkpoints have taken all the time that `finish` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +82,20 @@ class Run:
         self._preempting = Preempting(self._watch)
         self._checkpoint_step: int | None = None
         self._finished = False  # takes no rows any more
-        self._ended = False  # all that it took is sent or written down
-        self._finisher = 0  # the thread that sees to that
-        self._exit_code = 0
-        self._deadline = 0.0
+        self._ending: Ending
 
     def begin(self, channel: Channel) -> None:
         """Connect it to what carries its rows; called once, by ``init``."""
         self._channel = channel
+        self._ending = Ending(
+            run_id=self.id,
+            directory=self._facts.directory,
+            timeout=self._facts.finish_timeout,
+            channel=channel,
+            checkpoints=self._checkpoints,
+            notes=self._notes,
+            on_over=lambda exit_code: self._on_finish(self, exit_code),
+        )
         self._config.listen(lambda name: channel.change_config({name: Config.as_dict(self._config)[name]}))
         self._checkpoints.begin(channel, self._facts.checkpoint)
         channel.start()
@@ -370,7 +370,7 @@ class Run:
 
         Inside a sweep the agent reports the end by the exit status of the process; `exit_code` counts outside only.
         """
-        if self._ended or os.getpid() != self._pid:
+        if self._ending.over or os.getpid() != self._pid:
             return
         if not self._finished:
             self._watch.close(self._facts.finish_timeout)
@@ -380,44 +380,9 @@ class Run:
                 self._apply()
                 for row in self._ledger.close():
                     self._channel.put(*row)
-                self._finisher = threading.get_ident()
-                self._exit_code = exit_code
-                self._deadline = time.monotonic() + self._facts.finish_timeout
+                self._ending.begin(exit_code)
                 self._finished = True
-        self._end()
-
-    def _end(self) -> None:
-        """Have all that the run took sent or written down when this returns, or raises.
-
-        The first call does it; others must not let the process end before. One of another thread waits for the first.
-        One in a signal handler that interrupted the first takes its place, because the handler may end the process.
-        """
-        timeout = self._facts.finish_timeout
-        at_least = min(END_TIMEOUT, timeout)
-        try:
-            if self._finisher != threading.get_ident() and wait_for(lambda: self._ended, timeout + at_least):
-                return
-            self._checkpoints.finish(round(max(0.0, self._deadline - time.monotonic()), 1))
-            left = self._channel.close(self._exit_code, max(at_least, self._deadline - time.monotonic()))
-        except BaseException:  # KeyboardInterrupt, or a handler's sys.exit()
-            self._deadline = 0.0  # there is no time to wait
-            self._conclude(self._channel.close(self._exit_code, 0.0))
-            raise
-        self._conclude(left)
-
-    def _conclude(self, left: Left) -> None:
-        if self._ended:
-            return
-        if left.rows or left.end:
-            what = f"{left.rows} rows" if left.rows else "its end"
-            when = f"within {self._facts.finish_timeout:g} s" if self._deadline else "before finish was interrupted"
-            self._notes.once(
-                "left",
-                f"run {self.id}: {what} could not be sent {when} and {'are' if left.rows else 'is'} kept in a file; "
-                f"send {'them' if left.rows else 'it'} with: resweep sync {self._facts.directory}",
-            )
-        self._ended = True
-        self._on_finish(self, self._exit_code)
+        self._ending.reach()
 
     def __enter__(self) -> Self:
         return self

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from resweep.errors import UsageError
 
 if TYPE_CHECKING:
+    from resweep.answers import Ticket
     from resweep.offline import Channel
-    from resweep.sender import Ticket
     from resweep_scheduler.store import Checkpoint
 
 Name = TypeVar("Name")

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from resweep.answers import FencedError, LapsedError, Left, Ticket
 from resweep.notes import Notes, logger
 from resweep.outbox import Outbox
 from resweep.saving import Checkpoints
@@ -30,25 +31,6 @@ INTERVAL = 0.5  # seconds between two looks at the outbox
 LONGEST_PAUSE = 2.0  # seconds between two tries while Redis is away
 URGENT_PAUSE = 0.2  # the same while somebody waits for an answer
 MARK_REASON = "script"
-
-
-class Left(NamedTuple):
-    """What `close` could not send, and left in the file."""
-
-    rows: int = 0
-    end: bool = False  # the run's end
-
-
-class FencedError(Exception):
-    """The store does not take writes of this attempt any more."""
-
-    def __init__(self, hold: Hold) -> None:
-        super().__init__(hold)
-        self.hold = hold
-
-
-class LapsedError(Exception):
-    """The lease ran out, and the agent has not adopted the run yet."""
 
 
 class Sender:
@@ -408,24 +390,3 @@ class Sender:
             ticket.answer(None if path == self._in_doubt else False)
         self._unanswered.clear()
         self._commits.clear()
-
-
-class Ticket:
-    """What somebody waits for.
-
-    Attributes:
-        granted: None while nobody knows, then the answer.
-    """
-
-    def __init__(self) -> None:
-        self.granted: bool | None = None
-        self._answered = threading.Event()
-
-    def answer(self, granted: bool | None) -> None:
-        self.granted = granted
-        self._answered.set()
-
-    def wait(self, timeout: float | None) -> bool:
-        """True when it was granted within `timeout` seconds; None is for ever."""
-        self._answered.wait(timeout)
-        return self.granted is True

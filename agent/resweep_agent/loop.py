@@ -20,7 +20,7 @@ from resweep_agent.logs import event
 from resweep_agent.lookout import Lookout, time_to_kill
 from resweep_agent.notices import Notice
 from resweep_agent.parts import Parts
-from resweep_agent.report import COMMAND_NOT_FOUND_STATUS, NOT_STARTED_STATUS, deliver, end_of, send_last_words
+from resweep_agent.report import deliver, end_of, end_of_failed_launch, send_last_words
 from resweep_agent.slot import Slot
 from resweep_agent.watch import Attempt
 from resweep_scheduler.store import (
@@ -295,40 +295,29 @@ class Loop:
     def _launch(self, slot: Slot, run: ClaimedRun) -> None:
         parts = self._parts
         slot.run = run
+        token = run.token
         self._taken += 1
         directory = parts.surroundings.attempt_directory(run)
         environment = prepare(parts.surroundings, run, slot.agent, slot.number)
-        parts.guard.expect(run.token)
+        parts.guard.expect(token)
         try:
             child = parts.launcher.launch(run, environment, directory)
-        except AgentError as error:
-            parts.guard.ended(run.token)
-            not_found = error.exit_code is ExitCode.COMMAND_NOT_FOUND
-            status = COMMAND_NOT_FOUND_STATUS if not_found else None
-            slot.end = EndRequest(run.token, status, reason=str(error), preempted=not not_found, launched=False)
-            self._verdict.decide(error.exit_code, str(error))
+        except (AgentError, UnfitRunError) as error:
+            parts.guard.ended(token)
+            slot.end = end_of_failed_launch(token, error)
+            if isinstance(error, AgentError):
+                self._verdict.decide(error.exit_code, str(error))
             return
-        except UnfitRunError as error:
-            parts.guard.ended(run.token)
-            slot.end = EndRequest(run.token, NOT_STARTED_STATUS, reason=str(error), launched=False)
-            return
-        parts.guard.launched(run.token, child.group)
-        prefix = f"[{run.token.run_id}] " if len(self._slots) > 1 else ""
+        parts.guard.launched(token, child.group)
+        prefix = f"[{token.run_id}] " if len(self._slots) > 1 else ""
         output = parts.pump.attach(child.output, directory / "output.log", prefix)
         notice_file = parts.surroundings.notice_file(run)
         slot.attempt = Attempt(run, child, output, self._clock(), notice_file, settles=parts.policy.marks)
         self._selector.register(child, selectors.EVENT_READ)
         parts.heart.keep(slot.agent, run, output)
         self._idle_since = None
-        event(
-            _log,
-            logging.INFO,
-            "run-started",
-            run=run.token.run_id,
-            attempt=run.token.attempt,
-            step=run.step,
-            pid=child.group,
-        )
+        facts = {"run": token.run_id, "attempt": token.attempt, "step": run.step, "pid": child.group}
+        event(_log, logging.INFO, "run-started", **facts)
         parts.asker.prepare()
 
     def _give_up(self, error: AgentError | UnknownSweepError | AgentReplacedError) -> None:

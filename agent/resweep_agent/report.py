@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from resweep_agent.launch import Exit
+from resweep_agent.exitcodes import AgentError, ExitCode
+from resweep_agent.launch import Exit, UnfitRunError
 from resweep_agent.watch import Attempt
-from resweep_scheduler.store import ClaimedRun, EndAnswer, EndRequest, Hold, Store, StoreError
+from resweep_scheduler.store import ClaimedRun, ClaimToken, EndAnswer, EndRequest, Hold, Store, StoreError
 
 COMMAND_NOT_FOUND_STATUS = 127
 """The exit status of an attempt whose command does not exist, as a shell has it."""
@@ -36,6 +37,15 @@ def end_of(attempt: Attempt, ended: Exit, *, marks: bool) -> EndRequest:
         preempted=bool(attempt.notice) and marks,
         killed=bool(attempt.stopped),
     )
+
+
+def end_of_failed_launch(token: ClaimToken, error: AgentError | UnfitRunError) -> EndRequest:
+    """The report on an attempt whose child was never started: the run's own failure, or this machine's."""
+    if isinstance(error, UnfitRunError):
+        return EndRequest(token, NOT_STARTED_STATUS, reason=str(error), launched=False)
+    not_found = error.exit_code is ExitCode.COMMAND_NOT_FOUND
+    status = COMMAND_NOT_FOUND_STATUS if not_found else None
+    return EndRequest(token, status, reason=str(error), preempted=not not_found, launched=False)
 
 
 def deliver(
