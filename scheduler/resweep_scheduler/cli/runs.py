@@ -229,9 +229,9 @@ def event_detail(data: object) -> str:
 
     from resweep_scheduler.cli.render import params_text
 
-    return (
-        params_text({name: value for name, value in data.items() if value != ""}) if isinstance(data, Mapping) else ""
-    )
+    if not isinstance(data, Mapping):
+        return ""
+    return params_text({name: value for name, value in data.items() if value != ""})
 
 
 def _print_run(store: Store, run: Run, cost: RunCost) -> None:
