@@ -98,7 +98,8 @@ def test_agents_that_are_preempted_come_back_and_every_run_goes_on_at_its_step(
         urgent = cluster.occupy(*cluster.nodes)
         preempted = play.scene.wait_for_event("preempted", count=2)
         assert {event.agent for event in preempted} == names
-        assert [run.state for run in play.scene.runs()] == [RunState.PREEMPTED] * 2
+        # The third point may be suggested already: agents that ask at the same time offer more than they take.
+        assert [run.state for run in play.scene.runs() if run.attempt] == [RunState.PREEMPTED] * 2
         cluster.wait_for_jobs(urgent, "RUNNING")
         assert [one.state for one in cluster.jobs(job)] == ["PENDING"] * 2
 
