@@ -32,6 +32,8 @@ SPREAD = 0.6  # of the logarithm of durations
 PREEMPTED_SHARE = 0.3
 # A median is level with the best if it is within this factor, or so small that nobody would train for the difference.
 LEVEL_FACTOR = 1.1
+UNDISTURBED = {"wandb_optuna": "optuna_tpe"}
+"""Which method a method is when no run is preempted, where that is another one."""
 NEGLIGIBLE = {"branin": 1e-3, "hartmann6": 1e-3, "rosenbrock5": 1e-2, "mixed": 1e-3, "svm": 1e-9, "mlp": 1e-4}
 
 
@@ -129,50 +131,77 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def table(records: Sequence[dict[str, Any]], methods: Sequence[str], *, preempted: bool) -> str:
-    """The medians as a Markdown table: bold where best or level with it."""
+    """The medians as a Markdown table: bold where best or level with it.
+
+    With `preempted`, each method's median without preemption follows, and how often preemption cost nothing.
+    """
+    medians = _medians(records)
+    mine = [method for method in methods if any(key[3:] == (method, preempted) for key in medians)]
+    calm = [] if not preempted else list(dict.fromkeys(UNDISTURBED.get(method, method) for method in mine))
+    head = [*mine, *(f"{method}, undisturbed" for method in calm)]
+    lines = [f"| function | in flight | finished | {' | '.join(head)} |", "|---" * (3 + len(head)) + "|"]
+    wins = cells = 0
+    harmless = dict.fromkeys(mine, 0)
+    for name in PROBLEMS:
+        for in_flight in sorted({key[1] for key in medians if key[0] == name and key[4] == preempted}):
+            for at in CHECKPOINTS:
+                row = {one: medians.get((name, in_flight, at, one, preempted)) for one in mine}
+                found = [value for value in row.values() if value is not None]
+                if not found:
+                    continue
+                level = _level(name, min(found))
+                words = [_cell(value, bold=value is not None and value <= level) for value in row.values()]
+                before = {one: medians.get((name, in_flight, at, one, False)) for one in calm}
+                words += [_cell(value, bold=False) for value in before.values()]
+                lines.append(f"| {name} | {in_flight} | {at} | {' | '.join(words)} |")
+                first = row[mine[0]]
+                if first is not None and len(found) > 1:
+                    cells += 1
+                    wins += first <= level
+                for method, value in row.items():
+                    undisturbed = before.get(UNDISTURBED.get(method, method))
+                    if value is not None and undisturbed is not None:
+                        harmless[method] += value <= _level(name, undisturbed)
+    seeds = {one: _seeds(records, one, preempted=preempted) for one in mine}
+    lines += ["", f"{mine[0]} is best or level in {wins} of {cells} cells. Seeds: {seeds}."]
+    if preempted:
+        lines.append(f"Of {cells} cells, level with or better than undisturbed: {harmless}.")
+    return "\n".join(lines)
+
+
+def _medians(records: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int, str, bool], float]:
+    """The median regret by function, runs in flight, finished runs, method and whether runs were preempted."""
     floor = {name: problem.optimum for name, problem in PROBLEMS.items()}
     for one in records:
         if PROBLEMS[one["function"]].optimum is None:
             lowest = min(one["best"].values())
             floor[one["function"]] = min(floor[one["function"]] or math.inf, lowest)
-    regrets: dict[tuple[str, int, int, str], list[float]] = defaultdict(list)
+    regrets: dict[tuple[str, int, int, str, bool], list[float]] = defaultdict(list)
     for one in records:
-        if one["preempted"] == preempted:
-            for at, value in one["best"].items():
-                regret = value - (floor[one["function"]] or 0.0)
-                regrets[one["function"], one["in_flight"], int(at), one["method"]].append(regret)
-    lines = [f"| function | in flight | finished | {' | '.join(methods)} |", "|---" * (3 + len(methods)) + "|"]
-    wins = cells = 0
-    for name in PROBLEMS:
-        for in_flight in sorted({key[1] for key in regrets if key[0] == name}):
-            for at in CHECKPOINTS:
-                medians = {
-                    method: statistics.median(found)
-                    for method in methods
-                    if (found := regrets.get((name, in_flight, at, method)))
-                }
-                if not medians:
-                    continue
-                least = min(medians.values())
-                level = max(least * LEVEL_FACTOR, least + NEGLIGIBLE[name])
-                row = [
-                    "-"
-                    if method not in medians
-                    else f"**{medians[method]:.3g}**"
-                    if medians[method] <= level
-                    else f"{medians[method]:.3g}"
-                    for method in methods
-                ]
-                if methods[0] in medians and len(medians) > 1:
-                    cells += 1
-                    wins += medians[methods[0]] <= level
-                lines.append(f"| {name} | {in_flight} | {at} | {' | '.join(row)} |")
-    seeds = {
-        method: len({one["seed"] for one in records if one["method"] == method and one["preempted"] == preempted})
-        for method in methods
-    }
-    lines += ["", f"{methods[0]} is best or level in {wins} of {cells} cells. Seeds: {seeds}."]
-    return "\n".join(lines)
+        for at, value in one["best"].items():
+            key = (one["function"], one["in_flight"], int(at), one["method"], one["preempted"])
+            regrets[key].append(value - (floor[one["function"]] or 0.0))
+    return {key: statistics.median(values) for key, values in regrets.items()}
+
+
+def _level(function: str, least: float) -> float:
+    """The largest median that is level with `least`."""
+    return max(least * LEVEL_FACTOR, least + NEGLIGIBLE[function])
+
+
+def _cell(value: float | None, *, bold: bool) -> str:
+    text = "-" if value is None else f"{value:.3g}"
+    return f"**{text}**" if bold else text
+
+
+def _seeds(records: Sequence[dict[str, Any]], method: str, *, preempted: bool) -> str:
+    """How many seeds the cells of a method have: the least and the most."""
+    cells: dict[tuple[str, int], int] = defaultdict(int)
+    for one in records:
+        if (one["method"], one["preempted"]) == (method, preempted):
+            cells[one["function"], one["in_flight"]] += 1
+    least, most = min(cells.values()), max(cells.values())
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def main() -> None:
