@@ -137,11 +137,13 @@ def table(records: Sequence[dict[str, Any]], methods: Sequence[str], *, preempte
     """
     medians = _medians(records)
     mine = [method for method in methods if any(key[3:] == (method, preempted) for key in medians)]
+    if not mine:
+        raise SystemExit(f"no results of {', '.join(methods) or 'any method'} in the file; run without --table first")
     calm = [] if not preempted else list(dict.fromkeys(UNDISTURBED.get(method, method) for method in mine))
     head = [*mine, *(f"{method}, undisturbed" for method in calm)]
     lines = [f"| function | in flight | finished | {' | '.join(head)} |", "|---" * (3 + len(head)) + "|"]
     wins = cells = 0
-    harmless = dict.fromkeys(mine, 0)
+    harmless, compared = dict.fromkeys(mine, 0), dict.fromkeys(mine, 0)
     for name in PROBLEMS:
         for in_flight in sorted({key[1] for key in medians if key[0] == name and key[4] == preempted}):
             for at in CHECKPOINTS:
@@ -161,11 +163,13 @@ def table(records: Sequence[dict[str, Any]], methods: Sequence[str], *, preempte
                 for method, value in row.items():
                     undisturbed = before.get(UNDISTURBED.get(method, method))
                     if value is not None and undisturbed is not None:
+                        compared[method] += 1
                         harmless[method] += value <= _level(name, undisturbed)
     seeds = {one: _seeds(records, one, preempted=preempted) for one in mine}
     lines += ["", f"{mine[0]} is best or level in {wins} of {cells} cells. Seeds: {seeds}."]
     if preempted:
-        lines.append(f"Of {cells} cells, level with or better than undisturbed: {harmless}.")
+        unharmed = {method: f"{harmless[method]} of {compared[method]} cells" for method in mine}
+        lines.append(f"Level with or better than undisturbed: {unharmed}.")
     return "\n".join(lines)
 
 
