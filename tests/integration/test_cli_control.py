@@ -70,6 +70,20 @@ def test_stop_of_a_waiting_run_kills_it_and_of_an_ended_one_is_refused(
     assert f"run {queued} is killed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["nobody", "ended"])
+def test_stop_of_several_runs_stops_none_when_one_cannot_be_stopped(
+    story: Story, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    ended = story.finish(0.1)
+    queued = story.preempt()
+    capsys.readouterr()
+    assert run(["stop", "--run", queued, "--run", ended if wrong == "ended" else wrong]) != 0
+    assert (ended if wrong == "ended" else wrong) in capsys.readouterr().err
+    assert story.store.run(queued).state is RunState.PREEMPTED
+    assert run(["stop", "--run", queued, "--run", queued]) == 0
+    assert story.store.run(queued).state is RunState.KILLED
+
+
 @pytest.mark.parametrize("command", ["stop", "rm"])
 def test_a_sweep_or_runs_but_not_both_and_not_nothing(
     story: Story, capsys: pytest.CaptureFixture[str], command: str
@@ -130,3 +144,19 @@ def test_rm_of_a_run(story: Story) -> None:
     assert [one.run_id for one in story.store.runs(story.sweep_id)] == [kept]
     with pytest.raises(UnknownRunError):
         story.store.run(removed)
+
+
+@pytest.mark.parametrize("wrong", ["nobody", "running"])
+def test_rm_of_several_runs_removes_none_when_one_cannot_be_removed(
+    story: Story, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    kept = story.finish(0.1)
+    running = story.claim().token.run_id
+    capsys.readouterr()
+    assert run(["rm", "-y", "--run", kept, "--run", running if wrong == "running" else wrong]) != 0
+    assert (running if wrong == "running" else wrong) in capsys.readouterr().err
+    assert story.store.run(kept).state is RunState.FINISHED
+    assert run(["rm", "--run", kept, "--run", kept]) == ExitCode.USAGE, "there is no terminal to ask on"
+    assert run(["rm", "-y", "--run", kept, "--run", kept]) == 0
+    with pytest.raises(UnknownRunError):
+        story.store.run(kept)

@@ -65,24 +65,25 @@ def stop_command(settings: Settings, sweep: str | None, runs: tuple[str, ...]) -
     if sweep:
         sweep_id, state = _tell(settings, sweep, "stop")
         notice(f"Sweep {sweep_id} is {state}: running runs may end. Go on with: resweep resume {sweep_id}")
-    for run in runs:
-        _stop_run(settings, run)
+    named = _open_runs(settings, runs)
+    for _, record in named:
+        if record.state.is_terminal:
+            raise Failure(
+                f"run {record.run_id} is {record.state.value}, so there is nothing to stop: `resweep runs` lists the "
+                "running ones",
+                ExitCode.ILLEGAL_STATE,
+            )
+    for store, record in named:
+        state = store.stop_run(record.run_id, reason="stopped by user")
+        name = f"Run {record.run_id}"
+        notice(f"{name}: its agent was told to end it." if state.is_owned else f"{name} is killed.")
 
 
-def _stop_run(settings: Settings, path: str) -> None:
+def _open_runs(settings: Settings, paths: tuple[str, ...]) -> list[tuple[Store, Run]]:
+    """Find all runs that are named, so that a wrong name is told before anything is changed."""
     from resweep_scheduler.cli.access import open_run
 
-    store, record = open_run(settings, path)
-    if record.state.is_terminal:
-        raise Failure(
-            f"run {record.run_id} is {record.state.value}, so there is nothing to stop: `resweep runs` lists the "
-            "running ones",
-            ExitCode.ILLEGAL_STATE,
-        )
-    state = store.stop_run(record.run_id, reason="stopped by user")
-    notice(
-        f"Run {record.run_id}: its agent was told to end it." if state.is_owned else f"Run {record.run_id} is killed."
-    )
+    return [open_run(settings, path) for path in dict.fromkeys(paths)]
 
 
 @command("cancel", "resweep cancel SWEEP")
@@ -167,7 +168,7 @@ def rm_command(settings: Settings, *, sweep: str | None, runs: tuple[str, ...], 
 
     Files of runs and checkpoints stay.
     """
-    from resweep_scheduler.cli.access import open_run, open_sweep
+    from resweep_scheduler.cli.access import open_sweep
 
     if bool(sweep) == bool(runs):
         raise click.UsageError("give a sweep, or runs with --run.")
@@ -176,15 +177,18 @@ def rm_command(settings: Settings, *, sweep: str | None, runs: tuple[str, ...], 
     if sweep:
         store, sweep_id = open_sweep(settings, sweep)
         _remove_sweep(store, sweep_id, yes, background=background)
-    for run in runs:
-        store, record = open_run(settings, run)
+    named = _open_runs(settings, runs)
+    for _, record in named:
         if record.state.is_owned:
             raise Failure(
                 f"run {record.run_id} is {record.state.value}, and its agent would lose it: stop it first "
                 f"(resweep stop --run {record.run_id})",
                 ExitCode.ILLEGAL_STATE,
             )
-        _confirm(f"Remove run {record.run_id} ({record.state.value})?", yes)
+    if named:
+        list_of_runs = ", ".join(f"{record.run_id} ({record.state.value})" for _, record in named)
+        _confirm(f"Remove run{'s' if len(named) > 1 else ''} {list_of_runs}?", yes)
+    for store, record in named:
         if not store.remove_runs([record.run_id]):
             raise Failure(
                 f"run {record.run_id} began to run meanwhile, and stays: stop it first", ExitCode.ILLEGAL_STATE
