@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
 from support.servers import Server
 from support.sweeps import Story
 
-from resweep_scheduler.cli.monitor import FEW, Monitor
+from resweep_scheduler.cli.monitor import Monitor
 from resweep_scheduler.cli.view import SHOWN_RUNS, View, picture, story
-from resweep_scheduler.store import Run, RunState, SweepCommand
+from resweep_scheduler.store import Run, RunState, Store, SweepCommand
+
+MANY = 20
 
 ENDLESS = """\
 name: a name
@@ -38,25 +41,37 @@ def as_stored(told: Story) -> dict[str, Run]:
     return {run.run_id: run for run in told.store.runs(told.sweep_id)}
 
 
-def test_it_follows_a_few_and_many_changes(told: Story) -> None:
+def test_it_follows_a_few_and_many_changes_and_reads_no_other_runs(
+    told: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told.finish(0.5)
     monitor = Monitor(told.store, told.sweep_id)
     assert len(monitor.runs) == 1
+    read: list[str] = []
+    load = Store.runs_by_id
+
+    def noting(store: Store, run_ids: Sequence[str]) -> dict[str, Run]:
+        read.extend(run_ids)
+        return load(store, run_ids)
+
+    monkeypatch.setattr(Store, "runs_by_id", noting)
     told.finish(0.7)
     told.fail()
     kinds = [event.kind for event in monitor.step(1.0)]
     assert kinds[-2:] == ["claimed", "failed"]
     assert monitor.runs == as_stored(told)
-    for _ in range(FEW + 1):
-        told.finish(0.6)
-    monitor.step(1.0)
-    assert len(monitor.runs) == FEW + 4
-    assert monitor.runs == as_stored(told)
+    more = [told.finish(0.6) for _ in range(MANY)]
+    read.clear()
+    with monkeypatch.context() as only_some:
+        only_some.setattr(Store, "runs", None)
+        monitor.step(1.0)
+    assert read == more
+    assert list(monitor.runs.items()) == list(as_stored(told).items()), "in the order of their creation, too"
     best = monitor.best()
     assert best is not None
     assert best.metric == 0.7
     assert monitor.unsuccessful() == 1
-    assert (monitor.progress().done, monitor.progress().total) == (FEW + 4, None)
+    assert (monitor.progress().done, monitor.progress().total) == (MANY + 3, None)
 
 
 def test_a_notice_is_told_with_the_time_that_is_left(told: Story) -> None:

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 from resweep_scheduler.cli.access import config_of, planned_runs
 from resweep_scheduler.cli.progress import Progress, measure
 from resweep_scheduler.cli.render import best_of
-from resweep_scheduler.store.errors import StoreRefusedError, StoreUnavailableError, UnknownRunError
+from resweep_scheduler.store.errors import StoreRefusedError, StoreUnavailableError
 from resweep_scheduler.store.states import RunState
 
 if TYPE_CHECKING:
     from resweep_scheduler.store import Store
     from resweep_scheduler.store.records import AgentRecord, Event, Lease, Run
-
-FEW = 16
-"""So many changed runs are read one by one; when there are more, all runs are read at once."""
 
 
 class Monitor:
@@ -42,7 +39,7 @@ class Monitor:
         self.agents: Sequence[AgentRecord] = ()
         self.leases: Sequence[Lease] = ()
         self.away: str | None = None
-        self._read_all_runs()
+        self.runs = {run.run_id: run for run in self._store.runs(sweep_id)}
         self._read_others()
 
     def step(self, timeout: float) -> list[Event]:
@@ -67,19 +64,15 @@ class Monitor:
             self._after = events[-1].event_id
         return events
 
-    def _read_all_runs(self) -> None:
-        self.runs = {run.run_id: run for run in self._store.runs(self.sweep.sweep_id)}
-
     def _read_changed_runs(self, events: Sequence[Event]) -> None:
-        changed = {event.run_id for event in events if event.run_id} | {run.run_id for run in self.owned()}
-        if len(changed) > FEW:
-            self._read_all_runs()
-            return
+        """Read the runs that events tell of, and those that log: not all, a sweep may have ten thousand."""
+        told = [event.run_id for event in events if event.run_id]
+        changed = list(dict.fromkeys((*told, *(run.run_id for run in self.owned()))))
+        found = self._store.runs_by_id(changed)
         for run_id in changed:
-            try:
-                self.runs[run_id] = self._store.run(run_id)
-            except UnknownRunError:
+            if run_id not in found:
                 self.runs.pop(run_id, None)
+        self.runs |= found
 
     def _read_others(self) -> None:
         self.agents = self._store.agents(self.sweep.sweep_id)

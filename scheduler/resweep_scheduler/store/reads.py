@@ -118,6 +118,10 @@ class Reads(StoreBase):
         run_ids = self._members(self.keys.sweep(sweep_id, "runs"))
         return [run for run in self._load_runs(run_ids) if states is None or run.state in states]
 
+    def runs_by_id(self, run_ids: Sequence[str]) -> dict[str, Run]:
+        """Some runs of the project, by id, in the order of `run_ids`; those that were removed are missing."""
+        return {run.run_id: run for run in self._load_runs(run_ids)}
+
     def project_runs(self) -> list[Run]:
         """The runs of the project that belong to no sweep, oldest first."""
         return self._load_runs(self._members(self.keys.project_runs))
