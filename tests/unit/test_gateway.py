@@ -17,16 +17,27 @@ from support.stores import Clock, fake_store
 from support.wire import Wire, WireError, asgi_sender
 
 from resweep_scheduler.cli.serve import serve_command
-from resweep_scheduler.gateway import app, histories
+from resweep_scheduler.gateway import app, histories, listings
 from resweep_scheduler.gateway.access import Desk
 from resweep_scheduler.gateway.agents import START_PATIENCE, STARTS
 from resweep_scheduler.gateway.app import MAX_BODY, app_of
 from resweep_scheduler.gateway.stream import LONGEST_OUTPUT
-from resweep_scheduler.store import ClaimToken, EndRequest, HistoryRow, RunState, Scope, Store, StoreUnavailableError
+from resweep_scheduler.store import (
+    ClaimToken,
+    EndRequest,
+    HistoryRow,
+    Run,
+    RunState,
+    Scope,
+    Store,
+    StoreUnavailableError,
+)
 from resweep_scheduler.store.credentials import Credentials, Rights, attempt_key
 from resweep_scheduler.store.gateway import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from starlette.responses import Response
     from starlette.types import Message, Receive, Send
     from starlette.types import Scope as Scope_
@@ -677,6 +688,87 @@ def test_history_is_read_once_for_all_its_pages(base: Store, monkeypatch: pytest
     assert read == ["a", "a", "b", "a"]
     run.log(*({"v": step} for step in range(11, 20)))
     assert (scan("a"), len(read)) == (list(range(20)), 8)  # too long
+
+
+def begin_runs(wire: Wire, clock: Clock, *names: str) -> list[str]:
+    """Begin runs one after the other; returns the names of the newest first."""
+    for name in names:
+        clock.advance(1)
+        wire.begin(name)
+    return list(reversed(names))
+
+
+def pages_of(wire: Wire, size: int, between: Callable[[int], None] = lambda page: None) -> list[str]:
+    """The runs of all pages, the newest first, as a client goes through them; something happens before each page."""
+    names: list[str] = []
+    cursor, more, page = None, True, 0
+    while more:
+        between(page)
+        answer = wire.graphql("Runs", entity="local", project="p", perPage=size, cursor=cursor)
+        runs = answer["project"]["runs"]
+        names += [edge["node"]["name"] for edge in runs["edges"]]
+        more, page = runs["pageInfo"]["hasNextPage"], page + 1
+        cursor = runs["edges"][-1]["cursor"] if runs["edges"] else None
+    return names
+
+
+def test_pages_of_runs_are_those_of_one_moment(base: Store, clock: Clock) -> None:
+    """A run that begins meanwhile would move all others, so that each page repeated the last one of the page before."""
+    wire = wire_to(base)
+    expected = begin_runs(wire, clock, *"abcde")
+
+    def begin_another(page: int) -> None:
+        begin_runs(wire, clock, f"new-{page}")
+
+    assert pages_of(wire, 2, begin_another) == ["new-0", *expected]
+    assert pages_of(wire, 2)[:3] == ["new-2", "new-1", "new-0"]
+
+
+def test_a_later_page_reads_its_own_runs_only(base: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = wire_to(base)
+    begin_runs(wire, clock, *"abcde")
+    read: list[int] = []
+    load = Store._load_runs
+
+    def noting(store: Store, run_ids: Sequence[str]) -> list[Run]:
+        read.append(len(run_ids))
+        return load(store, run_ids)
+
+    monkeypatch.setattr(Store, "_load_runs", noting)
+    assert len(pages_of(wire, 2)) == 5
+    assert read == [5, 2, 1]
+
+
+def test_runs_that_were_removed_are_missing_in_later_pages(base: Store, clock: Clock) -> None:
+    """Also where a whole page is gone."""
+    wire = wire_to(base)
+    for name in "abcdefg":
+        clock.advance(1)
+        wire.begin(name).finish(0)
+
+    def remove(page: int) -> None:
+        if page == 1:
+            assert base.remove_runs(["b", "d", "e"]) == 3
+
+    assert pages_of(wire, 2, remove) == ["g", "f", "c", "a"]
+
+
+def test_pages_go_on_where_the_listing_is_not_known(base: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another gateway, and where others have taken its place: the runs are chosen and ordered again."""
+    wire = wire_to(base)
+    expected = begin_runs(wire, clock, *"abcde")
+    first = wire.graphql("Runs", entity="local", project="p", perPage=2)["project"]["runs"]["pageInfo"]
+    other = wire_to(base).graphql("Runs", entity="local", project="p", perPage=2, cursor=first["endCursor"])
+    assert [edge["node"]["name"] for edge in other["project"]["runs"]["edges"]] == expected[2:4]
+    monkeypatch.setattr(listings, "MOST_IDS", 4)
+    assert pages_of(wire, 2) == expected
+
+
+@pytest.mark.parametrize(("cursor", "size"), [("x", 2), ("-2-ab", 2), ("2-ab", -1), ("", "many")])
+def test_pages_that_are_none(base: Store, cursor: str, size: object) -> None:
+    with pytest.raises(WireError, match="start with the first page again") as raised:
+        wire_to(base).graphql("Runs", entity="local", project="p", perPage=size, cursor=cursor)
+    assert raised.value.status == 400
 
 
 def test_answers_are_encoded_in_the_threads(base: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@
     runs.py      how a run begins, its config                reads.py     wandb.Api()
     sweeps.py    sweeps and what people ask of them          agents.py    `wandb agent`
     filters.py   which runs, in which order                  histories.py rows, from page to page
+    listings.py  runs, from page to page
 
 A gateway keeps nothing that counts: everything is in the store, so several may run side by side and any may die.
 """

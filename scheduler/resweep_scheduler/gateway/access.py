@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from resweep_scheduler.gateway.histories import Histories
+from resweep_scheduler.gateway.listings import Listings
 from resweep_scheduler.store import DEFAULT_ENTITY, DEFAULT_PROJECT, Scope, Store
 from resweep_scheduler.store.connect import Client
 from resweep_scheduler.store.credentials import (
@@ -53,6 +54,7 @@ class Desk:
         secret: What keys of attempts and addresses of files are signed with.
         public_url: How clients reach the gateway; empty: as each request says.
         histories: That were read a moment ago.
+        listings: That clients are reading page by page.
     """
 
     client: Client
@@ -61,6 +63,7 @@ class Desk:
     secret: bytes
     public_url: str = ""
     histories: Histories = field(default_factory=Histories, compare=False)
+    listings: Listings = field(default_factory=Listings, compare=False)
 
     def store(self, scope: Scope) -> Store:
         return Store(self.client, scope, url=self.url)

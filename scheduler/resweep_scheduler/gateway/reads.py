@@ -59,32 +59,62 @@ def one_run(call: Call) -> dict[str, Any]:
 
 
 def many_runs(call: Call) -> dict[str, Any]:
-    """Runs: those of a project that fit a filter, in some order, page by page."""
+    """Runs: those of a project that fit a filter, in some order, page by page.
+
+    A cursor is how many runs came before, and the name of the listing that the first page has kept.
+    """
     store = call.store(write=False)
     call.access.require_reader(store)
+    begin, size, name = _page(call)
+    listings, scope = call.access.desk.listings, str(store.scope)
+    run_ids = listings.find(scope, name)
+    if run_ids is None:
+        chosen = {run.run_id: run for run in _chosen(call, store)}
+        run_ids = list(chosen)
+        name = listings.keep(scope, run_ids) if begin + size < len(run_ids) else ""
+    else:
+        chosen = {}
+        # The oldest clients cannot go on from a page without runs, as when all of its runs were removed meanwhile.
+        while begin < len(run_ids) and not (chosen := store.runs_by_id(run_ids[begin : begin + size])):
+            begin += size
+    end = begin + size
+    edges = [
+        {"node": {**run_node(store, chosen[run_id]), "historyKeys": None}, "cursor": f"{number}-{name}"}
+        for number, run_id in enumerate(run_ids[begin:end], begin + 1)
+        if run_id in chosen
+    ]
+    page = {"endCursor": f"{end}-{name}", "hasNextPage": end < len(run_ids)}
+    return {
+        "project": {
+            "internalId": 1, "runCount": len(run_ids), "readOnly": True, "runs": {"edges": edges, "pageInfo": page},
+        }
+    }  # fmt: skip
+
+
+def _page(call: Call) -> tuple[int, int, str]:
+    """Where the page that a client asks for begins, how many runs it has, and the name of the listing."""
+    place, _, name = (call.optional("cursor") or "0").partition("-")
+    size = call.variables.get("perPage") or call.variables.get("first") or 50
+    if not place.isdecimal() or not isinstance(size, int) or size < 1:
+        raise GatewayError(
+            f"a page has a cursor of the page before it and at least one run, got {place!r} and {size!r};"
+            " start with the first page again"
+        )
+    return int(place), min(size, MOST_RUNS), name
+
+
+def _chosen(call: Call, store: Store) -> list[Run]:
+    """All runs that a client asks for, in the order that it wants."""
+    try:
+        filters = json.loads(call.optional("filters") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise GatewayError(f"filters are JSON: {error}") from None
     runs = store.project_runs()
     desk = call.access.desk
     for sweep_id, scope in list_sweeps(desk.client, url=desk.url).items():
         if scope == store.scope:
             runs += store.runs(sweep_id)
-    try:
-        filters = json.loads(call.optional("filters") or "{}")
-        first = int(call.variables.get("perPage") or call.variables.get("first") or 50)
-        begin = int(call.optional("cursor") or 0)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise GatewayError(f"filters are JSON, cursor and size of a page are numbers: {error}") from None
-    runs = sort(choose(runs, filters), call.optional("order") or "-created_at")
-    end = begin + min(first, MOST_RUNS)
-    edges = [
-        {"node": {**run_node(store, run), "historyKeys": None}, "cursor": str(number)}
-        for number, run in enumerate(runs[begin:end], begin + 1)
-    ]
-    page = {"endCursor": str(end), "hasNextPage": end < len(runs)}
-    return {
-        "project": {
-            "internalId": 1, "runCount": len(runs), "readOnly": True, "runs": {"edges": edges, "pageInfo": page},
-        }
-    }  # fmt: skip
+    return sort(choose(runs, filters), call.optional("order") or "-created_at")
 
 
 def history(call: Call) -> dict[str, Any]:
