@@ -35,6 +35,9 @@ WRITE = """\
 
 BEST = '[sweep.best_run().config["x"], sweep.best_run().summary["loss"], [each.state for each in sweep.runs]]'
 
+OF_A_GRID = 'filters={"config.x": {"$gte": 1}}, order="+config.x", per_page=2'
+PAGES = f'[run.config["x"] for run in api.runs("local/p", {OF_A_GRID})]'
+
 READ = """\
     import json
     from pathlib import Path
@@ -55,6 +58,7 @@ READ = """\
         "restored": restored.read(),
         "sweep": [sweep.state, sweep.expected_run_count, sweep.config["method"]],
         "best": BEST,
+        "pages": PAGES,
     }))
 """
 
@@ -65,7 +69,8 @@ def place(request: pytest.FixtureRequest, gateway: Gateway, tmp_path: Path) -> I
         place.write("write.py", WRITE)
         # 0.22.3 fails over runs of sweeps, whatever the server: it gives Sweep() an argument that it does not take.
         broken = request.param == "0.22.3"
-        place.write("read.py", READ.replace("BEST", "[1, 1, ['finished'] * 3]" if broken else BEST))
+        best, pages = ("[1, 1, ['finished'] * 3]", "[1, 2, 3]") if broken else (BEST, PAGES)
+        place.write("read.py", READ.replace("BEST", best).replace("PAGES", pages))
         yield place
 
 
@@ -86,6 +91,7 @@ def test_what_is_written_is_read_back(place: Workplace, gateway: Gateway) -> Non
         "restored": "hello file",
         "sweep": ["FINISHED", 3, "grid"],
         "best": [1, 1, ["finished"] * 3],
+        "pages": [1, 2, 3],
     }
     store = open_store(gateway.redis_url, Scope("local", "p"))
     assert "printed by the script" in "".join(chunk.text for chunk in store.output("first"))
