@@ -51,12 +51,14 @@ def test_a_disk_that_is_full_for_logs_stops_no_run(tmp_path: Path, server: Serve
 
 def test_rows_survive_a_full_disk_while_redis_is_away(tmp_path: Path, server: Server) -> None:
     """The spill file cannot take them all; what it does not take stays in memory until Redis is back."""
-    training = Training(tmp_path / "trace", steps=400, gate_step=2, saves=False)
-    with play(tmp_path, server.url, training) as scene:
-        scene.agents.start("one", prefix=[sys.executable, "-c", NO_LARGE_FILES])
-        scene.wait_at_gate()
+    training = Training(tmp_path / "trace", steps=400, gate_step=2, saves=False, largest_file=4096)
+    with play(tmp_path, server.url, training, start=[["one"]]) as scene:
+        (child,) = scene.wait_at_gate()
+        (log,) = scene.agents.directory.glob(f"resweep-runs/*/{child.run_id}/attempt-1/output.log")
         server.kill()
         training.open_gate()
+        # Redis must be away until the disk is full: the sender looks at what waits every two seconds only.
+        scene.wait_for(lambda: "cannot write" in log.read_text(), description="a full disk")
         scene.wait_for(training.done, description="the last step")
         server.start()
         scene.wait_for_end()

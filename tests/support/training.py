@@ -40,6 +40,7 @@ class Training:
         saves: Whether it saves a checkpoint after each step.
         gate_step: The step before which children wait for `open_gate`; None for no gate.
         babble: Characters that it prints besides, before its first step.
+        largest_file: Bytes that a file of the script can have, as if the disk were full then; None for any number.
         grandchildren: Processes that it starts and leaves alone, each in its "group" or in a "session" of its own.
     """
 
@@ -52,6 +53,7 @@ class Training:
     grandchildren: Sequence[Literal["group", "session"]] = field(default=())
     exit_code: int = 0
     babble: int = 0
+    largest_file: int | None = None
 
     def environment(self) -> dict[str, str]:
         """What the agents' environment must hold."""
@@ -67,6 +69,7 @@ class Training:
             "grandchildren": json.dumps(list(self.grandchildren)),
             "exit_code": str(self.exit_code),
             "babble": str(self.babble),
+            "largest_file": str(-1 if self.largest_file is None else self.largest_file),
         }
         # A checkpoint after every step is saved so often that an outage would be felt in each of them.
         return {"TRAINING_ORDER": json.dumps(order), "RESWEEP_MARK_TIMEOUT": "0.5"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def train(run: resweep.Run, order: dict[str, str], trace: Path) -> None:
 def main() -> int:
     order = json.loads(os.environ["TRAINING_ORDER"])
     trace = Path(order["trace"])
+    if (largest_file := int(order["largest_file"])) >= 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if order["mark"] == "sigterm":
         signal.signal(signal.SIGTERM, on_sigterm)
     elif order["mark"] == "ignore":
