@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import processes
+from support import processes, servers
 from support.children import HELPERS
 from support.servers import PORTS, Server, free_port, private_server, require
 from support.waiting import wait_until
@@ -40,6 +40,16 @@ def test_what_must_be_there_skips_on_a_laptop_and_fails_in_ci(monkeypatch: pytes
 def test_a_port_that_is_taken_is_not_offered(server: Server) -> None:
     assert server.port in PORTS
     assert server.port not in {free_port() for _ in range(200)}
+
+
+def test_a_port_is_given_to_one_process_only_though_nothing_listens_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = range(11000, 11060)  # so few that another process that knew of nothing would meet some of ours
+    monkeypatch.setattr(servers, "PORTS", few)
+    ours = [free_port() for _ in range(20)]
+    script = f"from support import servers; servers.PORTS = {few!r}; print(*(servers.free_port() for _ in range(20)))"
+    command = [sys.executable, "-c", script]
+    theirs = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    assert len({*ours, *map(int, theirs.stdout.split())}) == 40
 
 
 def test_a_server_keeps_data_and_address_over_kill_stop_and_freeze(server: Server) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import pytest
 import redis
@@ -26,13 +29,37 @@ PORTS = range(12000, 22000)
 
 
 def free_port(*, also: int = 0) -> int:
-    """A TCP port of the loopback interface that nobody has; with `also`, that many ports higher is free too."""
-    choose = random.Random(f"{os.getpid()} {os.urandom(8).hex()}")
+    """A TCP port of the loopback interface that nobody has; with `also`, that many ports higher is free too.
+
+    Until this process ends, no other call of it gives the port away, in this process or another one of the same user:
+    neither before the test's server listens there, nor while the test keeps that server dead.
+    """
+    choose = random.SystemRandom()
     for _ in range(200):
         port = choose.choice(PORTS)
-        if all(_is_free(number) for number in {port, port + also}):
+        if all(_reserve(number) and _is_free(number) for number in sorted({port, port + also})):
             return port
     raise AssertionError("found no free port in 200 attempts")
+
+
+_reserved: set[int] = set()
+
+
+def _reserve(port: int) -> bool:
+    """Lock the byte of this number in a file that all test processes share; the kernel unlocks it when we are gone."""
+    if port in _reserved:  # one's own locks are no obstacle to oneself
+        return False
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _reserved.add(port)
+    return True
+
+
+@cache
+def _reservations() -> BinaryIO:
+    return (Path(tempfile.gettempdir()) / f"resweep-test-ports-{os.getuid()}").open("ab")
 
 
 def _is_free(port: int) -> bool:

@@ -11,7 +11,7 @@ import getpass
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ class Slurm:
         self._known = set(processes.descendants())
         self._programs = {program: require(program) for program in PROGRAMS}
         host = socket.gethostname().partition(".")[0]
-        ports = _free_ports(nodes + 1)
+        ports = [free_port() for _ in range(nodes + 1)]
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=1000 State=UNKNOWN"
             for name, port in zip(self.nodes, ports[1:], strict=True)
@@ -270,14 +270,6 @@ class Slurm:
         for path in sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")]):
             lines += [f"-- {path.name}", *path.read_text(errors="replace").splitlines()[-15:]]
         return "\n".join(lines)
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    ports: list[int] = []
-    while len(ports) < count:
-        if (port := free_port()) not in ports:
-            ports.append(port)
-    return ports
 
 
 @contextmanager
