@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -71,7 +72,10 @@ class S3Server:
     def objects(self) -> list[str]:
         """The keys of all objects below the URL."""
         base = self.folder / BUCKET / "sweeps"
-        return sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
+        # Unlike Path.rglob, os.walk goes on where a folder is removed at that moment.
+        return sorted(
+            (Path(at) / name).relative_to(base).as_posix() for at, _, files in os.walk(base) for name in files
+        )
 
 
 class Hold:
