@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import processes, servers
+from support.agents import AgentProcess
 from support.children import HELPERS
 from support.servers import PORTS, Server, free_port, private_server, require
 from support.waiting import wait_until
@@ -76,6 +77,17 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="zombies are told by /proc")
+def test_an_agent_answers_for_its_own_output_and_not_for_that_of_an_earlier_one_of_its_name(tmp_path: Path) -> None:
+    printed = []
+    for word in ("first", "second"):
+        agent = AgentProcess(
+            "a", ["echo", word], environment=os.environ, directory=tmp_path, log=tmp_path / "agent-a.log"
+        )
+        assert agent.wait() == 0
+        printed.append(agent.printed())
+    assert printed == ["first\n", "second\n"]
+
+
 def test_a_zombie_does_not_live() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

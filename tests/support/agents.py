@@ -35,7 +35,7 @@ def resweep_command() -> list[str]:
 
 
 class AgentProcess:
-    """One `sweep-agent` process; what it prints goes to `log`."""
+    """One `sweep-agent` process; what it prints goes to `log`, after what earlier ones of its name printed."""
 
     def __init__(
         self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
@@ -43,6 +43,7 @@ class AgentProcess:
         self.name = name
         self.log = log
         with log.open("ab") as sink:
+            self._begin = sink.tell()
             self._process = subprocess.Popen(
                 argv, cwd=directory, env=dict(environment), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                 start_new_session=True,
@@ -72,7 +73,8 @@ class AgentProcess:
             raise AssertionError(f"sweep-agent has not ended in {timeout:g} s; it printed:\n{self.printed()}") from None
 
     def printed(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it has printed itself."""
+        return self.log.read_bytes()[self._begin :].decode(errors="replace")
 
     def tree(self) -> list[int]:
         """The agent and all processes below it."""
