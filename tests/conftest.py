@@ -42,7 +42,7 @@ def no_process_left_behind() -> Iterator[None]:
 
     yield
     try:
-        wait_until(lambda: not processes.living(fresh()), timeout=3, description="the end of all processes")
+        wait_until(lambda: not processes.living(fresh()), timeout=10, description="the end of all processes")
     except AssertionError:
         left = processes.living(fresh())
         names = "; ".join(f"{process.pid} {process.command[:150]}" for process in left)

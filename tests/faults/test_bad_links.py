@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import processes
@@ -18,6 +19,9 @@ from support.waiting import wait_until
 from resweep_scheduler.store.states import RunState
 
 LEASE = 3.0
+
+UNHURRIED: dict[str, Any] = {"lease": 30.0, "heartbeat": 0.5}
+"""Where nothing is about a lease that runs out: an agent that a busy machine holds up keeps its run."""
 
 USED = (
     "append_output",
@@ -65,7 +69,7 @@ def test_a_lost_reply_to_an_agent_or_its_script_has_no_doubled_effect(
         if name not in BEFORE_THE_GATE:
             proxy.cut_reply_of(name)
         if name == "heartbeat":  # the rest may be over before the next one is due
-            wait_until(lambda: proxy.lost[name] == 1, description="the heartbeat whose reply is lost")
+            wait_until(lambda: proxy.lost[name] == 1, timeout=60, description="the heartbeat whose reply is lost")
         training.open_gate()
         scene.wait_for_end()
 
@@ -83,7 +87,9 @@ def test_lost_replies_to_everything_at_once_have_no_doubled_effect(
     training = Training(tmp_path / "trace", steps=3, mark="start")
     for name in USED:
         proxy.cut_reply_of(name)
-    with play(tmp_path, server.url, training, points=4, agent_url=proxy.url, start=[["one"], ["two"]]) as scene:
+    with play(
+        tmp_path, server.url, training, points=4, agent_url=proxy.url, start=[["one"], ["two"]], **UNHURRIED
+    ) as scene:
         scene.wait_for_end()
 
         assert proxy.lost == dict.fromkeys(USED, 1)
@@ -132,7 +138,8 @@ def test_replies_that_vanish_for_longer_than_a_lease_disturb_no_run(
 def test_a_slow_link_slows_down_and_breaks_nothing(tmp_path: Path, server: Server, proxy: FaultProxy) -> None:
     training = Training(tmp_path / "trace", steps=3)
     proxy.set_mode(Mode.DELAY, seconds=0.1)
-    with play(tmp_path, server.url, training, points=2, agent_url=proxy.url, start=[["one"], ["two"]]) as scene:
+    agents = [["one"], ["two"]]
+    with play(tmp_path, server.url, training, points=2, agent_url=proxy.url, start=agents, **UNHURRIED) as scene:
         scene.wait_for_end()
 
         scene.check()
@@ -165,6 +172,9 @@ def test_an_end_that_arrives_after_another_agent_took_over_does_nothing(
     """The first child makes all its steps behind the stalled link; the second attempt's rows are what counts."""
     with play(tmp_path, server.url, training, agent_url=proxy.url, start=[["one", "--preemptible"]]) as scene:
         scene.wait_at_gate()
+        scene.wait_for(
+            lambda: getattr(scene.only_run().checkpoint, "step", None) == 1, description="the checkpoint of 1"
+        )
         proxy.set_mode(Mode.STALL)
         training.open_gate()
         scene.wait_for(training.done, description="the first child's last step")
@@ -206,7 +216,7 @@ def test_an_agent_cut_off_alone_keeps_its_run_when_nobody_took_it(tmp_path: Path
     """The other agent is busy: its heartbeats let the lease run out, and it has no hands for the run."""
     with separate_network() as network, server_in(tmp_path, network) as server:
         inside = f"redis://{network.server_address}:{server.port}/0"
-        with play(tmp_path, server.url, training, points=2) as scene:
+        with play(tmp_path, server.url, training, points=2, lease=10.0) as scene:
             scene.agents.start("near")
             scene.wait_at_gate()
             scene.agents.start("far", "--preemptible", url=inside, prefix=network.inside([]))

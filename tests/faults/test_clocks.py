@@ -14,7 +14,8 @@ from support.training import Training
 
 from resweep_scheduler.store.states import RunState
 
-LEASE = 3.0
+LEASE = 10.0
+"""Seconds; so long that no agent loses a run because a busy machine holds it up."""
 JUMP = 600.0
 JUMPS = pytest.mark.parametrize("jump", [JUMP, -JUMP], ids=["ahead", "back"])
 

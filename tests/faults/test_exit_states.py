@@ -89,7 +89,7 @@ def test_how_an_attempt_ends_and_who_marked_it_decide(
         tmp_path / "w",
         text,
         values=list(column),
-        environment={"WANDB_AGENT_DISABLE_FLAPPING": "true"},
+        environment={"WANDB_AGENT_DISABLE_FLAPPING": "true", "RESWEEP_MARK_TIMEOUT": "60"},
         lease={"duration": 3, "heartbeat": 0.5},
     ) as sweep:
         first = sweep.agents.start("first", "--slots", "4", "--count", "4", "--grace", "300")

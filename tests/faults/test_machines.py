@@ -54,7 +54,9 @@ def test_rows_survive_a_full_disk_while_redis_is_away(tmp_path: Path, server: Se
     training = Training(tmp_path / "trace", steps=400, gate_step=2, saves=False, largest_file=4096)
     with play(tmp_path, server.url, training, start=[["one"]]) as scene:
         (child,) = scene.wait_at_gate()
-        (log,) = scene.agents.directory.glob(f"resweep-runs/*/{child.run_id}/attempt-1/output.log")
+        name = f"resweep-runs/*/{child.run_id}/attempt-1/output.log"
+        scene.wait_for(lambda: list(scene.agents.directory.glob(name)), description="the file of its output")
+        (log,) = scene.agents.directory.glob(name)
         server.kill()
         training.open_gate()
         # Redis must be away until the disk is full: the sender looks at what waits every two seconds only.

@@ -100,7 +100,8 @@ def test_every_worker_is_told_and_may_use_the_grace(server: Server, tmp_path: Pa
         if launcher == "dies of it":
             wait_for_death(pids[:1])
         assert all(processes.alive(pid) for pid in pids[1:])
-        assert sweep.runs()[0].state is RunState.PREEMPTING
+        # The script is told though Redis has not answered yet.
+        wait_until(lambda: sweep.runs()[0].state is RunState.PREEMPTING, timeout=PATIENCE, description="the mark")
         sweep.open("may-end")
         assert agent.wait() == ExitCode.PREEMPTED
         wait_for_death(pids)

@@ -17,7 +17,10 @@ from resweep.sync import sync
 from resweep_scheduler.store.states import RunState
 
 LEASE = 3.0
-SHORT, LONG = LEASE / 3, 3 * LEASE  # seconds of an outage
+OWNERS_LEASE = 9.0
+"""Where another agent could take the run: its owner has time to be heard, also when a busy machine holds it up."""
+
+SHORT, LONG = OWNERS_LEASE / 3, 3 * OWNERS_LEASE  # seconds of an outage
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_redis_killed_and_started_again_disturbs_no_run(
     tmp_path: Path, server: Server, training: Training, seconds: float
 ) -> None:
     names = [["one", "--preemptible"], ["two"]]
-    with play(tmp_path, server.url, training, points=4, lease=LEASE, start=names) as scene:
+    with play(tmp_path, server.url, training, points=4, lease=OWNERS_LEASE, heartbeat=0.5, start=names) as scene:
         first = scene.wait_at_gate(count=2)
         server.kill()
         let_pass(seconds)
@@ -53,14 +56,16 @@ def test_redis_killed_and_started_again_disturbs_no_run(
 
 def test_an_idle_agent_takes_nobody_s_run_after_an_outage(tmp_path: Path, server: Server, training: Training) -> None:
     """The idle agent is the first to be heard; the owner must still have time to be heard, too."""
-    with play(tmp_path, server.url, training, lease=LEASE, start=[["busy", "--preemptible"]]) as scene:
+    with play(
+        tmp_path, server.url, training, lease=OWNERS_LEASE, heartbeat=0.5, start=[["busy", "--preemptible"]]
+    ) as scene:
         scene.wait_at_gate()
         scene.agents.start("idle")
         scene.wait_for(
             lambda: any(agent.waiting for agent in scene.store.agents(scene.sweep_id)), description="an idle agent"
         )
         server.kill()
-        let_pass(1.5 * LEASE)
+        let_pass(1.5 * OWNERS_LEASE)
         server.start()
         training.open_gate()
         scene.wait_for_end()

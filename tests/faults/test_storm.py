@@ -6,6 +6,7 @@ they meet still depends on the machine).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -28,7 +29,7 @@ SEED = int(os.environ.get("RESWEEP_STORM_SEED", "0")) or random.SystemRandom().r
 RUNS = 200
 AGENTS = 8
 LEASE = 3.0
-CALM = 400.0
+CALM = 1200.0
 """Seconds after the storm in which everything comes to its end, also on a busy machine."""
 
 KINDS = {"kill agent": 5, "kill script": 6, "kill server": 2, "preempt agent": 2, "freeze agent": 1}
@@ -97,7 +98,8 @@ class Storm:
             p.pid for p in processes.descendants().values() if p.parent in agents and "training_script" in p.command
         ]
         for pid in self.choose.sample(sorted(scripts), min(1, len(scripts))):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
 
     def thaw_until(self, now: float) -> None:
         """Let those go on whose time has come."""

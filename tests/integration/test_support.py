@@ -123,7 +123,7 @@ def test_a_daemon_left_behind_fails_the_test_and_is_killed(tmp_path: Path) -> No
         ".",
         ".",
     ]
-    outcome = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    outcome = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert "2 passed, 1 error" in outcome.stdout, outcome.stdout
     left = next(line for line in outcome.stdout.splitlines() if line.startswith("E ") and "left behind: " in line)
     pid = int(left.partition("left behind: ")[2].split()[0])

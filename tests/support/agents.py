@@ -15,7 +15,7 @@ from pathlib import Path
 from support import processes
 from support.waiting import wait_until
 
-GONE = 10.0
+GONE = 60.0
 """Seconds that a killed process may take to be gone on a busy machine."""
 
 

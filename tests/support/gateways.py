@@ -69,7 +69,7 @@ class Gateway:
         """SIGKILL; nothing of it is left, for it keeps nothing."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def printed(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -176,7 +176,7 @@ class Started:
         for pid in tree:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(60)
 
     def wait(self, timeout: float = LIMIT) -> int:
         try:

@@ -93,7 +93,7 @@ class FaultProxy:
     ) -> None:
         self._await(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     @property
@@ -123,7 +123,7 @@ class FaultProxy:
         self._held_back = False
 
     def _await(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _arm(self, armed: dict[str, bytes], name: str) -> None:
         armed[name] = load_script(name).sha.encode()

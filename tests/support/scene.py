@@ -63,21 +63,23 @@ class Scene:
         return self._wait_for_many(lambda: self.events(kind), count, f"events {kind}")
 
     def wait_at_gate(self, *, count: int = 1, attempt: int | None = None) -> list[Trace]:
-        """Until `count` children, of a certain attempt if given, stand at the gate and what they logged is stored."""
+        """Until `count` children, of a certain attempt if given, stand at the gate and their last step is stored."""
         last = (self.training.gate_step or 0) - 1
 
         def there() -> list[Trace]:
             return [
                 trace
                 for trace in self.training.at_gate()
-                if attempt in (None, trace.attempt) and self._has_step(trace.run_id, last)
+                if attempt in (None, trace.attempt) and self._is_stored(trace.run_id, last)
             ]
 
         return self._wait_for_many(there, count, f"children at the gate, with step {last} stored")
 
-    def _has_step(self, run_id: str, last: int) -> bool:
-        step = self.store.run(run_id).step
-        return last < 0 or (step is not None and step >= last)
+    def _is_stored(self, run_id: str, last: int) -> bool:
+        run = self.store.run(run_id)
+        saved = run.checkpoint.step if run.checkpoint is not None else None
+        steps = [run.step, saved] if self.training.saves else [run.step]
+        return last < 0 or all(step is not None and step >= last for step in steps)
 
     def wait_for_end(self, *, timeout: float = 2 * PATIENCE) -> None:
         """Until the sweep is finished and its agents have gone home."""

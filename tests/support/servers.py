@@ -164,10 +164,10 @@ class Server:
         self.process.send_signal(number)
         self.process.send_signal(signal.SIGCONT)
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
 
 
 @contextmanager

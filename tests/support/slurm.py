@@ -245,7 +245,7 @@ class Slurm:
 
     def _wait(self, ready: Callable[[], object], what: str) -> None:
         try:
-            wait_until(ready, timeout=LIMIT, interval=0.05, description=what)
+            wait_until(ready, timeout=PATIENCE, interval=0.05, description=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 

@@ -54,6 +54,8 @@ class Training:
     exit_code: int = 0
     babble: int = 0
     largest_file: int | None = None
+    mark_timeout: float = 0.5
+    """Seconds; a checkpoint after every step is saved so often that an outage would be felt in each of them."""
 
     def environment(self) -> dict[str, str]:
         """What the agents' environment must hold."""
@@ -71,8 +73,7 @@ class Training:
             "babble": str(self.babble),
             "largest_file": str(-1 if self.largest_file is None else self.largest_file),
         }
-        # A checkpoint after every step is saved so often that an outage would be felt in each of them.
-        return {"TRAINING_ORDER": json.dumps(order), "RESWEEP_MARK_TIMEOUT": "0.5"}
+        return {"TRAINING_ORDER": json.dumps(order), "RESWEEP_MARK_TIMEOUT": str(self.mark_timeout)}
 
     @property
     def _gate(self) -> Path:
