@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -31,13 +31,20 @@ def impatient(proxy: FaultProxy) -> Iterator[Store]:
         yield Store(client, Scope(), url=proxy.url)
 
 
-def deliver(client: Redis, proxy: FaultProxy, name: str) -> None:
+def hold(proxy: FaultProxy, name: str, call: Callable[[], object]) -> None:
+    """Make a call whose request does not arrive, and whose caller gives up."""
+    proxy.hold_request_of(name)
+    with pytest.raises(StoreUnavailableError):
+        call()
+    wait_until(lambda: proxy.held[name] == 1, description=f"the request of {name} that is held")
+
+
+def deliver(client: Redis, proxy: FaultProxy) -> None:
     """Let the held request reach the server, and wait until it was executed."""
 
     def executed() -> int:
         return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
-    wait_until(lambda: proxy.held[name] == 1, description=f"the request of {name} that is held")
     before = executed()
     proxy.release_held()
     wait_until(lambda: executed() > before, description="the execution of the request that was held")
@@ -49,13 +56,11 @@ def test_a_call_that_comes_after_its_time_changes_nothing(
 ) -> None:
     call = CALLS[name](Stage(Store(client, Scope())))
     assert call.supersede is not None
-    proxy.hold_request_of(name)
-    with pytest.raises(StoreUnavailableError):
-        call.make(impatient)
+    hold(proxy, name, lambda: call.make(impatient))
     call.supersede()
     settled = dump_keys(client)
 
-    deliver(client, proxy, name)
+    deliver(client, proxy)
 
     assert dump_keys(client) == settled
 
@@ -64,12 +69,10 @@ def test_a_claim_that_comes_after_its_agent_has_left_takes_no_run(
     client: Redis, proxy: FaultProxy, impatient: Store
 ) -> None:
     stage = Stage(Store(client, Scope()))
-    proxy.hold_request_of("claim")
-    with pytest.raises(StoreUnavailableError):
-        impatient.claim(stage.request("one"))
+    hold(proxy, "claim", lambda: impatient.claim(stage.request("one")))
     stage.store.leave(stage.sweep_id, agent="one", session="onea")
 
-    deliver(client, proxy, "claim")
+    deliver(client, proxy)
 
     assert stage.store.sweep(stage.sweep_id).counts[RunState.RUNNING] == 0
 
@@ -78,12 +81,10 @@ def test_a_claim_that_comes_after_its_agent_was_started_again_takes_no_run(
     client: Redis, proxy: FaultProxy, impatient: Store
 ) -> None:
     stage = Stage(Store(client, Scope()))
-    proxy.hold_request_of("claim")
-    with pytest.raises(StoreUnavailableError):
-        impatient.claim(stage.request("one"))
+    hold(proxy, "claim", lambda: impatient.claim(stage.request("one")))
     stage.register("one", "oneb")
 
-    deliver(client, proxy, "claim")
+    deliver(client, proxy)
 
     assert stage.store.sweep(stage.sweep_id).counts[RunState.RUNNING] == 0
 
@@ -94,11 +95,9 @@ def test_a_claim_that_comes_late_but_while_its_agent_still_asks_is_the_same_clai
     """The late call and the repeated one are one claim: whichever comes first takes the run, the other finds it."""
     stage = Stage(Store(client, Scope()))
     request = stage.request("one")
-    proxy.hold_request_of("claim")
-    with pytest.raises(StoreUnavailableError):
-        impatient.claim(request)
+    hold(proxy, "claim", lambda: impatient.claim(request))
 
-    deliver(client, proxy, "claim")
+    deliver(client, proxy)
     answer = stage.store.claim(request)
 
     assert answer.outcome is ClaimOutcome.RUN
@@ -110,12 +109,14 @@ def test_a_late_heartbeat_does_not_bring_back_a_lease_that_ran_out(
 ) -> None:
     stage = Stage(Store(client, Scope()))
     token = stage.begin()
-    proxy.hold_request_of("heartbeat")
-    with pytest.raises(StoreUnavailableError):
-        impatient.heartbeat(stage.sweep_id, agent="one", token=token, lease_ms=LEASE_MS)
+    hold(
+        proxy,
+        "heartbeat",
+        lambda: impatient.heartbeat(stage.sweep_id, agent="one", token=token, lease_ms=LEASE_MS),
+    )
     stage.lapse(token)
 
-    deliver(client, proxy, "heartbeat")
+    deliver(client, proxy)
 
     assert stage.store.run(token.run_id).state is RunState.CRASHED
     assert token.run_id not in {lease.run_id for lease in stage.store.leases(stage.sweep_id)}

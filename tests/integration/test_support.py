@@ -76,7 +76,6 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
         start.__enter__()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="zombies are told by /proc")
 def test_an_agent_answers_for_its_own_output_and_not_for_that_of_an_earlier_one_of_its_name(tmp_path: Path) -> None:
     printed = []
     for word in ("first", "second"):
@@ -88,6 +87,7 @@ def test_an_agent_answers_for_its_own_output_and_not_for_that_of_an_earlier_one_
     assert printed == ["first\n", "second\n"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="zombies are told by /proc")
 def test_a_zombie_does_not_live() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
