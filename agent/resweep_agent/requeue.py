@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.logs import event
@@ -55,7 +57,8 @@ class Requeue:
             if why := left_to_slurm(shown):
                 event(_log, logging.INFO, "not-requeued", job=self._job, why=why)
                 return
-            _call(self._program, "requeue", self._job)
+            with _sigterm_waits():
+                _call(self._program, "requeue", self._job)
         except (OSError, subprocess.SubprocessError) as error:
             words = (error.stderr or "").strip() if isinstance(error, subprocess.CalledProcessError) else ""
             event(_log, logging.ERROR, "requeue-failed", job=self._job, error=words or error, next=CURE)
@@ -99,6 +102,20 @@ def _is_over(store: Store, sweep_id: str) -> bool:
         return store.sweep(sweep_id).state.is_over
     except StoreError:
         return False
+
+
+@contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """Keep SIGTERM from programs started in the block: they inherit what this thread blocks.
+
+    SLURM ends a job that it requeues, and `scontrol` is a process of that job: it may get its SIGTERM before the answer
+    that it waits for.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _call(*words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -99,6 +100,16 @@ def test_a_refusal_is_told_with_its_cure(store: Store, scontrol: Scontrol, said:
     Requeue(scontrol.build(requeue="echo Requested operation is presently disabled >&2; exit 1")).step(store, SWEEP)
     assert 'requeue-failed job=7_2 error="Requested operation is presently disabled"' in said()
     assert "`scontrol requeue` it by hand, or submit it again; its runs are on the run queue" in said()
+
+
+def test_slurm_ends_the_job_before_scontrol_has_its_answer(
+    store: Store, scontrol: Scontrol, said: Callable[[], str]
+) -> None:
+    make_sweep(store)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    Requeue(scontrol.build(requeue="kill -TERM $$; exit 0")).step(store, SWEEP)
+    assert said() == "job-requeued job=7_2"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_a_scontrol_that_hangs_is_not_waited_for(
