@@ -32,6 +32,7 @@ def take_turns(search: Search, step: str) -> None:
     for number in range(3):
         agent = search.start_agent(f"dying-{number}", dies=(step, 2))
         agent.wait(90)
+        search.forget_who_waits()
     search.start_agent("last").wait(120)
 
 

@@ -68,6 +68,13 @@ class Search:
         """The words before a command that let it be killed when it has done a step for the `occurrence`-th time."""
         return [sys.executable, str(DYING), step, str(occurrence)]
 
+    def forget_who_waits(self) -> None:
+        """As when ten seconds have passed: until then the next agent asks for a killed one, too.
+
+        What is suggested for two at once cannot know the result of the first.
+        """
+        self.store.client.delete(self.store.keys.sweep(self.sweep_id, "askers"))
+
     def finished(self) -> int:
         return self.store.sweep(self.sweep_id).counts[RunState.FINISHED]
 
