@@ -24,7 +24,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 Mood = Literal["right", "forbidden", "silent", "garbage", "endless", "broken"]
-"""How a service answers: as documented; 403; never; with other text; with too much text; with 503."""
+"""How a service answers: as documented; 403; never; with other text; with too much text; with an error."""
 
 LINK_LOCAL = "169.254.169.254"
 ALIBABA_ADDRESS = "100.100.100.200"
@@ -56,6 +56,7 @@ class FakeCloud(ABC):
 
     Attributes:
         mood: How it answers from now on.
+        broken_status: What it answers while it is broken.
         spot: Whether the machine is one that may be taken away.
         clock_error: Seconds by which the machine's clock is ahead of the service's.
         asked: All requests so far.
@@ -65,6 +66,7 @@ class FakeCloud(ABC):
 
     def __init__(self) -> None:
         self.mood: Mood = "right"
+        self.broken_status = 503
         self.spot = True
         self.clock_error = 0.0
         self.asked: list[Request] = []
@@ -252,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "forbidden":
                 self._send(Reply(403, "go away"))
             case "broken":
-                self._send(Reply(503))
+                self._send(Reply(cloud.broken_status))
             case "garbage":
                 self._send(Reply(200, "<html>welcome to the guest network</html>"))
             case "endless":

@@ -18,7 +18,7 @@ from resweep_agent.exitcodes import AgentError, ExitCode
 from resweep_agent.notices import Notice, NoticeChoice
 from resweep_agent.notices.aws import Aws
 from resweep_agent.notices.metadata import NoAnswerError, OddAnswerError
-from resweep_agent.notices.polling import PAUSE, PolledSource, Provider
+from resweep_agent.notices.polling import PAUSE, TRIES, PolledSource, Provider
 from resweep_agent.notices.slurm import ASK_EVERY, MARGIN, Slurm, job_of
 from resweep_agent.parts import Wakeup
 
@@ -80,7 +80,7 @@ def test_nobodys_machine_is_asked_about_once_where_somebody_else_answers() -> No
     assert PolledSource(odd).find(never) is None
 
 
-def test_who_does_not_answer_is_asked_once_more() -> None:
+def test_who_does_not_answer_is_asked_again() -> None:
     """A service may still be starting, like the machine."""
     slow, odd = Script("slow", here=[NoAnswerError("timed out"), True]), Script("odd", here=OddAnswerError("403"))
     pauses: list[float] = []
@@ -93,7 +93,7 @@ def test_who_does_not_answer_is_asked_once_more() -> None:
     assert (pauses, odd.looked) == ([PAUSE], 1)
     silent = Script("silent", here=NoAnswerError("timed out"))
     assert PolledSource([silent]).find(pause) is None
-    assert (pauses, silent.looked) == ([PAUSE] * 2, 2), "nobody waits after the last try"
+    assert (pauses, silent.looked) == ([PAUSE] * TRIES, TRIES), "nobody waits after the last try"
 
 
 def test_that_a_named_provider_is_not_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,11 +19,15 @@ LONGEST_ANSWER = 64 * 1024
 """Bytes."""
 TOKEN_LIFE = 21_600
 """Seconds; the longest that the services allow."""
+LATER = frozenset({410, 429})
+"""Besides 5xx, what a service answers that should be asked again: at Azure an upgrade is a 410, and too many questions
+are a 429 (https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service). Google's libraries ask again
+after 500 and 503."""
 TOKEN_PATH = "/latest/api/token"
 
 
 class NoAnswerError(Exception):
-    """Nobody answered, or what came was no HTTP."""
+    """Nobody answered just now: what came was nothing, no HTTP, or that the service cannot answer yet."""
 
 
 class OddAnswerError(Exception):
@@ -95,7 +99,7 @@ class MetadataService:
         """Send one request.
 
         Raises:
-            NoAnswerError: There is no answer in time, or it is no HTTP.
+            NoAnswerError: There is no answer in time, it is no HTTP, or a status that asks for another try (`LATER`).
             OddAnswerError: The answer is too long.
         """
         connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout or self._timeout)
@@ -108,6 +112,8 @@ class MetadataService:
             raise NoAnswerError(f"{method} {path}: {error or type(error).__name__}") from None
         finally:
             connection.close()
+        if response.status in LATER or response.status >= 500:
+            raise NoAnswerError(f"{method} {path} was answered {response.status}")
         if len(data) > LONGEST_ANSWER:
             raise OddAnswerError(f"{method} {path} was answered with more than {LONGEST_ANSWER} bytes")
         text = data.decode(errors="replace").strip()
@@ -132,7 +138,7 @@ class TokenService:
         """Send one request, with a fresh token if the last one is no longer taken.
 
         Raises:
-            NoAnswerError: There is no answer in time, or it is no HTTP.
+            NoAnswerError: As of `MetadataService.ask`.
             OddAnswerError: There is no token, or an answer is too long.
         """
         known = self._token is not None

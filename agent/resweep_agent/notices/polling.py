@@ -16,8 +16,9 @@ from resweep_agent.notices.metadata import NoAnswerError, OddAnswerError
 
 _log = logging.getLogger(__name__)
 
-TRIES = 2
-"""How often a provider that does not answer is asked whether it is there."""
+TRIES = 6
+"""How often a provider that does not answer is asked whether it is there: half a minute, as a machine or pod may be up
+before its metadata service is."""
 PAUSE = 5.0
 """Seconds between two such tries."""
 
