@@ -20,9 +20,8 @@ LONGEST_ANSWER = 64 * 1024
 TOKEN_LIFE = 21_600
 """Seconds; the longest that the services allow."""
 LATER = frozenset({410, 429})
-"""Besides 5xx, what a service answers that should be asked again: at Azure an upgrade is a 410, and too many questions
-are a 429 (https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service). Google's libraries ask again
-after 500 and 503."""
+"""Besides 5xx, what a service answers that should be asked again: Azure's provisioning agents do so after 410, 429, 500
+and 503 (https://github.com/Azure/azure-init/issues/63), Google's libraries after 500 and 503."""
 TOKEN_PATH = "/latest/api/token"
 
 
