@@ -31,7 +31,7 @@ def take_turns(search: Search, step: str) -> None:
     """Agents of which each is killed at a step of its second suggestion, one after the other, until the last one."""
     for number in range(3):
         agent = search.start_agent(f"dying-{number}", dies=(step, 2))
-        agent.wait(90)
+        assert agent.wait(90) == -signal.SIGKILL, agent.printed()
         search.forget_who_waits()
     search.start_agent("last").wait(120)
 
